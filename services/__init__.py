@@ -1,0 +1,1 @@
+"""The FlowStack services: router, quota, billing and vault, each its own process."""
