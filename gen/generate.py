@@ -101,7 +101,12 @@ def generate(folder: Path) -> Path:
     """Generates all stubs below `folder` and returns the folder of the package."""
     raw = folder / "raw"
     raw.mkdir()
-    outputs = [f"--python_out={raw}", f"--grpc_python_out={raw}", f"--mypy_out=quiet:{raw}", f"--mypy_grpc_out=quiet:{raw}"]
+    outputs = [
+        f"--python_out={raw}",
+        f"--grpc_python_out={raw}",
+        f"--mypy_out=quiet:{raw}",
+        f"--mypy_grpc_out=quiet:{raw}",
+    ]
     protoc([*outputs, *sources(), "buf/validate/validate.proto"], folder)
     package = folder / "flowstack_protos"
     for file in sorted(raw.rglob("*.py*")):
@@ -119,11 +124,7 @@ def generate(folder: Path) -> Path:
 def differences(fresh: Path, committed: Path) -> list[str]:
     """Relative paths that are missing, superfluous or different in `committed`."""
     names = {str(p.relative_to(fresh)) for p in fresh.rglob("*") if p.is_file()}
-    kept = {
-        str(p.relative_to(committed))
-        for p in committed.rglob("*")
-        if p.is_file() and "__pycache__" not in p.parts
-    }
+    kept = {str(p.relative_to(committed)) for p in committed.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
     different = names ^ kept
     different |= {n for n in names & kept if not filecmp.cmp(fresh / n, committed / n, shallow=False)}
     return sorted(different)

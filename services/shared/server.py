@@ -1,0 +1,222 @@
+"""Starts, serves and drains one service: its ports, health, reflection and the admin port."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+import uvloop
+from google.protobuf.descriptor import ServiceDescriptor
+from grpc_channelz.v1 import channelz
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from services.shared import log
+from services.shared.auth import Authenticator, Policy
+from services.shared.interceptor import TRANSPORT_BYTES_MAX, RpcInterceptor, policies_without_rpc
+from services.shared.reflection import METHODS as REFLECTION_METHODS
+from services.shared.reflection import add_reflection
+from services.shared.settings import CommonSettings, StartupError, is_loopback
+from services.shared.tls import server_credentials
+
+EXIT_STARTUP_FAILED: Final = 78
+"""EX_CONFIG of sysexits.h: a supervisor must not try again."""
+
+SERVICES: Final = ("router", "quota", "billing", "vault")
+"""In the order of their admin ports, from FLOWSTACK_ADMIN_PORT_BASE up."""
+
+DRAIN_GRACE_SECONDS: Final = 10.0
+"""How long calls may run on after SIGTERM, where FLOWSTACK_DRAIN_GRACE_SECONDS and the service say nothing else."""
+
+OPTIONS: Final = (
+    # Without this a second server would bind a taken port and silently take half of its calls.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", TRANSPORT_BYTES_MAX),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_metadata_size", 16 * 1024),
+    ("grpc.absolute_max_metadata_size", 16 * 1024),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+
+HEALTH_METHODS: Final = tuple(f"/grpc.health.v1.Health/{name}" for name in ("Check", "Watch", "List"))
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A service on a port."""
+
+    descriptor: ServiceDescriptor
+    add_to_server: Callable[[Any, grpc.aio.Server], None]
+    servicer: Any
+    policies: Mapping[str, Policy]
+    """By method name, `ReserveSession`: one for each method."""
+
+    def full_policies(self) -> dict[str, Policy]:
+        """The policies by full method name.
+
+        Raises:
+            StartupError: a method without a policy, or a policy without a method.
+        """
+        methods = {method.name for method in self.descriptor.methods}
+        missing, unknown = policies_without_rpc(self.policies, methods)
+        if missing or unknown:
+            raise StartupError(
+                f"{self.descriptor.full_name}: no policy for {sorted(missing)}, no method for {sorted(unknown)}. "
+                "Declare one policy for each RPC."
+            )
+        return {f"/{self.descriptor.full_name}/{name}": policy for name, policy in self.policies.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One listening address."""
+
+    address: str
+    setting: str
+    """The variable that sets the address, for messages."""
+    registrations: Sequence[Registration]
+    authenticator: Callable[[Mapping[str, Policy]], Authenticator]
+    """Makes the authenticator from the policies of all methods of the port."""
+    internal: bool = False
+    """Demands client certificates where TLS is configured."""
+
+
+class ServiceHost:
+    """One service's servers, from start to drain."""
+
+    def __init__(self, name: str, settings: CommonSettings, ports: Sequence[Port]) -> None:
+        self._name = name
+        self._settings = settings
+        self._ports = ports
+        self._servers: list[grpc.aio.Server] = []
+        self._health = health.aio.HealthServicer()
+        self._log = log.get_logger()
+        self.bound_ports: list[int] = []
+        """The port numbers that were bound, one for each of `ports`: of use where an address ends in `:0`."""
+
+    async def start(self) -> None:
+        """Binds and serves every port, the admin port included.
+
+        Raises:
+            StartupError: a port is taken or an address not allowed, or an RPC has no policy.
+        """
+        try:
+            for port in self._ports:
+                await self._serve(port)
+            await self._serve_admin()
+        except BaseException:
+            await self._stop(0)
+            raise
+        for name in self._service_names():
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
+
+    async def drain(self, grace_s: float) -> None:
+        """Answers health checks with NOT_SERVING, takes no new calls, and lets running ones finish."""
+        await self._health.enter_graceful_shutdown()
+        await self._stop(grace_s)
+
+    async def _stop(self, grace_s: float) -> None:
+        await asyncio.gather(*(server.stop(grace_s) for server in self._servers))
+
+    def _service_names(self) -> list[str]:
+        return [r.descriptor.full_name for port in self._ports for r in port.registrations]
+
+    async def _serve(self, port: Port) -> None:
+        policies: dict[str, Policy] = dict.fromkeys((*HEALTH_METHODS, *REFLECTION_METHODS), Policy.OPEN)
+        for registration in port.registrations:
+            policies |= registration.full_policies()
+        server = grpc.aio.server(interceptors=(RpcInterceptor(port.authenticator(policies)),), options=OPTIONS)
+        names = []
+        for registration in port.registrations:
+            registration.add_to_server(registration.servicer, server)
+            names.append(registration.descriptor.full_name)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflect = self._settings.reflection
+        if is_loopback(port.address) if reflect is None else reflect:
+            add_reflection(server, [*names, health.SERVICE_NAME])
+        credentials = server_credentials(self._settings, port.address, port.setting, internal=port.internal)
+        self.bound_ports.append(bind(server, port.address, port.setting, credentials))
+        await server.start()
+        self._servers.append(server)
+        self._log.info("listening", address=port.address, port=self.bound_ports[-1])
+
+    async def _serve_admin(self) -> None:
+        """Channelz and health, in plaintext on loopback only."""
+        number = self._settings.admin_port_base + SERVICES.index(self._name)
+        server = grpc.aio.server(options=OPTIONS)
+        channelz.add_channelz_servicer(server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        add_reflection(server, ["grpc.channelz.v1.Channelz", health.SERVICE_NAME])
+        bind(server, f"127.0.0.1:{number}", "FLOWSTACK_ADMIN_PORT_BASE", None)
+        await server.start()
+        self._servers.append(server)
+
+
+def bind(server: grpc.aio.Server, address: str, setting: str, credentials: grpc.ServerCredentials | None) -> int:
+    """Binds `address` and returns the port number.
+
+    Raises:
+        StartupError: the port is taken, or the address is none of this machine's.
+    """
+    try:
+        if credentials is None:
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, credentials)
+    except RuntimeError as error:
+        host, _, number = address.rpartition(":")
+        other = f"{host}:{int(number) + 100}" if setting.endswith("_ADDRESS") else str(int(number) + 100)
+        raise StartupError(
+            f"Cannot listen on {address}: the port is taken, or the address is not this machine's. "
+            f"Stop what listens on port {number}, or set {setting}, for instance {setting}={other}."
+        ) from error
+
+
+async def serve_until_signal(
+    host: ServiceHost, grace_s: float, before_drain: Callable[[], Awaitable[None]] | None = None
+) -> None:
+    """Serves until SIGTERM or SIGINT, then drains. A second signal ends the grace at once."""
+    stop = asyncio.Event()
+    hurry = asyncio.Event()
+
+    def on_signal() -> None:
+        (hurry if stop.is_set() else stop).set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    await host.start()
+    await stop.wait()
+    log.get_logger().info("draining", delay_s=grace_s)
+    drain = asyncio.ensure_future(_drain(host, grace_s, before_drain))
+    hurried = asyncio.ensure_future(hurry.wait())
+    await asyncio.wait((drain, hurried), return_when=asyncio.FIRST_COMPLETED)
+    if not drain.done():
+        await host.drain(0)
+    hurried.cancel()
+    await drain
+
+
+async def _drain(host: ServiceHost, grace_s: float, before_drain: Callable[[], Awaitable[None]] | None) -> None:
+    if before_drain is not None:
+        await before_drain()
+    await host.drain(grace_s)
+
+
+def run(name: str, main: Callable[[], Awaitable[None]]) -> None:
+    """Runs a service's main coroutine on uvloop and turns a StartupError into one sentence and exit code 78."""
+    try:
+        uvloop.run(_as_coroutine(main))
+    except StartupError as error:
+        print(f"{name}: {error}", file=sys.stderr)  # noqa: T201  # for the operator at the terminal, not a log
+        raise SystemExit(EXIT_STARTUP_FAILED) from None
+
+
+async def _as_coroutine(main: Callable[[], Awaitable[None]]) -> None:
+    await main()

@@ -1,0 +1,213 @@
+"""Settings of every service, from the environment and `.env`, and the secrets that go with them.
+
+Each setting is `FLOWSTACK_<NAME>`. A secret can also be given as `FLOWSTACK_<NAME>_FILE`, the path of a file
+that holds it. The operator's provider keys keep the names that their SDKs use.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import secrets
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeVar, get_args
+
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from services.shared.secret import Secret
+
+SECRET_BYTES: Final = 32
+
+
+class StartupError(Exception):
+    """The service cannot start. The message is a sentence for the operator: the cause and the next step."""
+
+
+def _secret(value: object) -> object:
+    return Secret(value) if isinstance(value, str) else value
+
+
+SecretSetting = Annotated[Secret, BeforeValidator(_secret)]
+"""A setting whose value cannot be printed."""
+
+
+class _SecretFiles(PydanticBaseSettingsSource):
+    """Reads `<NAME>_FILE` for every secret setting, from the environment or `.env`."""
+
+    def __init__(self, settings_cls: type[BaseSettings], dotenv: DotEnvSettingsSource) -> None:
+        super().__init__(settings_cls)
+        self._variables = {
+            **{name.upper(): value for name, value in dotenv.env_vars.items() if value},
+            **{name.upper(): value for name, value in os.environ.items()},
+        }
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        variable = _variable(self.settings_cls, field, field_name)
+        path = self._variables.get(f"{variable}_FILE")
+        if not path or not _holds_secret(field.annotation):
+            return None, field_name, False
+        try:
+            return Path(path).read_text().strip(), field_name, False
+        except OSError as error:
+            raise StartupError(
+                f"{variable}_FILE names {path}, which cannot be read ({error.strerror}). "
+                "Correct the path or the file's permissions."
+            ) from error
+
+    def __call__(self) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for name, field in self.settings_cls.model_fields.items():
+            value, _, _ = self.get_field_value(field, name)
+            if value is not None:
+                values[str(field.validation_alias or name)] = value
+        return values
+
+
+def _holds_secret(annotation: object) -> bool:
+    return annotation is Secret or any(_holds_secret(part) for part in get_args(annotation))
+
+
+def _variable(settings_cls: type[BaseSettings], field: FieldInfo, name: str) -> str:
+    if isinstance(field.validation_alias, str):
+        return field.validation_alias.upper()
+    return f"{settings_cls.model_config.get('env_prefix', '')}{name}".upper()
+
+
+class CommonSettings(BaseSettings):
+    """What every service reads. Each service's config.py adds its own."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="FLOWSTACK_",
+        env_file=".env",
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        arbitrary_types_allowed=True,
+        populate_by_name=True,
+    )
+
+    data_dir: Path = Path("var")
+    router_address: str = "127.0.0.1:50051"
+    quota_address: str = "127.0.0.1:50052"
+    billing_address: str = "127.0.0.1:50053"
+    vault_address: str = "127.0.0.1:50054"
+    billing_internal_address: str = "127.0.0.1:50063"
+    admin_port_base: int = Field(9464, ge=1, le=65000)
+    admin_token: SecretSetting | None = None
+    internal_token: SecretSetting | None = None
+    key_pepper: SecretSetting | None = None
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
+    tls_client_ca_file: Path | None = None
+    allow_plaintext: bool = False
+    reflection: bool | None = None
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
+    drain_grace_seconds: float | None = Field(None, ge=0)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # the signature is pydantic's
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, environment, `.env`, then `…_FILE`."""
+        assert isinstance(dotenv_settings, DotEnvSettingsSource)  # noqa: S101  # pydantic-settings passes no other
+        return init_settings, env_settings, dotenv_settings, _SecretFiles(settings_cls, dotenv_settings)
+
+    @property
+    def tls(self) -> bool:
+        """True when certificates are configured."""
+        return self.tls_cert_file is not None
+
+    def admin_tokens(self) -> tuple[Secret, ...]:
+        """The operator's tokens: one, or two while rotating."""
+        return _split(self.secret("admin_token", self.billing_address))
+
+    def internal_tokens(self) -> tuple[Secret, ...]:
+        """The tokens that services accept from one another; the first is the one they send."""
+        return _split(self.secret("internal_token", self.quota_address))
+
+    def pepper(self) -> Secret:
+        """The pepper of API key digests, kept outside the database."""
+        return self.secret("key_pepper", self.billing_address)
+
+    def secret(self, name: str, address: str) -> Secret:
+        """The secret setting `name`, made under the data folder at first use where `address` is loopback.
+
+        Raises:
+            StartupError: it is not set, and the service is not on loopback.
+        """
+        configured: Secret | None = getattr(self, name)
+        if configured:
+            return configured
+        variable = f"FLOWSTACK_{name.upper()}"
+        if not is_loopback(address):
+            raise StartupError(
+                f"{variable} is not set, and {address} is not a loopback address. "
+                f"Set {variable} or {variable}_FILE; secrets are made by themselves on loopback only."
+            )
+        return Secret(_read_or_make(self.data_dir / name.replace("_", "-")))
+
+
+SettingsT = TypeVar("SettingsT", bound=CommonSettings)
+
+
+def load(settings_cls: type[SettingsT], **overrides: Any) -> SettingsT:
+    """Reads the settings.
+
+    Raises:
+        StartupError: a value does not fit; the message names the variable, never its value.
+    """
+    try:
+        return settings_cls(**overrides)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"FLOWSTACK_{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
+            for item in error.errors(include_input=False, include_url=False)
+        )
+        raise StartupError(f"The settings are not valid. {problems}.") from None
+
+
+def is_loopback(address: str) -> bool:
+    """True when `address` (host:port) can be reached from this machine only."""
+    host = address.rpartition(":")[0].strip("[]")
+    if host == "localhost" or address.startswith("unix:"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _split(secret: Secret) -> tuple[Secret, ...]:
+    return tuple(Secret(part.strip()) for part in secret.reveal().split(",") if part.strip())
+
+
+def _read_or_make(path: Path) -> str:
+    """Reads a secret file, or makes it with mode 600. Safe when several processes start at once."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_urlsafe(SECRET_BYTES) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            # Another process was faster; its secret is the one.
+            pass
+        finally:
+            draft.unlink()
+    return path.read_text().strip()

@@ -1,0 +1,63 @@
+"""Transport security of servers and of the channels between services."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import grpc
+
+from services.shared.settings import CommonSettings, StartupError, is_loopback
+
+
+def server_credentials(
+    settings: CommonSettings, address: str, setting: str, *, internal: bool
+) -> grpc.ServerCredentials | None:
+    """The credentials of a listening port; None for plaintext.
+
+    Internal ports demand client certificates: gRPC Python cannot take optional ones.
+
+    Raises:
+        StartupError: plaintext beyond loopback, or certificates that are incomplete or unreadable.
+    """
+    if not settings.tls:
+        if not is_loopback(address) and not settings.allow_plaintext:
+            raise StartupError(
+                f"{setting}={address} can be reached from other machines, and no certificate is configured. "
+                "Set FLOWSTACK_TLS_CERT_FILE and FLOWSTACK_TLS_KEY_FILE, or FLOWSTACK_ALLOW_PLAINTEXT=1 where "
+                "something in front of the service encrypts."
+            )
+        return None
+    pair = (
+        _read(settings.tls_key_file, "FLOWSTACK_TLS_KEY_FILE"),
+        _read(settings.tls_cert_file, "FLOWSTACK_TLS_CERT_FILE"),
+    )
+    if not internal:
+        return grpc.ssl_server_credentials([pair])
+    authority = _read(settings.tls_client_ca_file, "FLOWSTACK_TLS_CLIENT_CA_FILE")
+    return grpc.ssl_server_credentials([pair], root_certificates=authority, require_client_auth=True)
+
+
+def channel_credentials(settings: CommonSettings) -> grpc.ChannelCredentials | None:
+    """What a service shows to another one; None for plaintext.
+
+    Raises:
+        StartupError: certificates that are incomplete or unreadable.
+    """
+    if not settings.tls:
+        return None
+    return grpc.ssl_channel_credentials(
+        root_certificates=_read(settings.tls_client_ca_file, "FLOWSTACK_TLS_CLIENT_CA_FILE"),
+        private_key=_read(settings.tls_key_file, "FLOWSTACK_TLS_KEY_FILE"),
+        certificate_chain=_read(settings.tls_cert_file, "FLOWSTACK_TLS_CERT_FILE"),
+    )
+
+
+def _read(path: Path | None, variable: str) -> bytes:
+    if path is None:
+        raise StartupError(f"TLS is configured, but {variable} is not set. Set it, or unset FLOWSTACK_TLS_CERT_FILE.")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise StartupError(
+            f"{variable} names {path}, which cannot be read ({error.strerror}). Correct the path or its permissions."
+        ) from error
