@@ -43,7 +43,7 @@ _register_v1_descriptor()
 def add_reflection(server: grpc.aio.Server, names: Sequence[str]) -> None:
     """Serves reflection of the services `names`, and of reflection itself, under both versions."""
     servicer: Any = ReflectionServicer([*names, *NAMES])
-    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
     handler = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,

@@ -121,7 +121,7 @@ class CommonSettings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # the signature is pydantic's
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments, environment, `.env`, then `…_FILE`."""
-        assert isinstance(dotenv_settings, DotEnvSettingsSource)  # noqa: S101  # pydantic-settings passes no other
+        assert isinstance(dotenv_settings, DotEnvSettingsSource)
         return init_settings, env_settings, dotenv_settings, _SecretFiles(settings_cls, dotenv_settings)
 
     @property

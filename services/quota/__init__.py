@@ -1,0 +1,1 @@
+"""The quota service: reserves, commits and releases sessions exactly."""

@@ -1,0 +1,248 @@
+"""Runs groups of work on the file: everything of a group is stored by one commit, or nothing is.
+
+Synchronous and single-threaded; the writer (writer.py) owns it. The clock comes in with each group.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
+
+from services.quota.adapters.sqlite import rows
+from services.quota.adapters.sqlite.memory import Memory, SessionKey
+from services.quota.domain.commands import Change, Command, Decision, Done, Reserve, Result
+from services.quota.domain.decide import apply, decide, expire
+from services.quota.domain.entitlements import quota_of
+from services.quota.domain.model import Account, EventType, Session, SessionState
+from services.quota.store import Committed
+
+EXPIRE_AT_ONCE: Final = 2_000
+"""How many leases one group lets expire before it turns to its commands; the rest follow with the next group."""
+
+JUMP_US: Final = 30 * 1_000_000
+"""A clock that gains more than this between two groups, beyond the time that passed, was set forward, or the machine
+was asleep: expiry is held back as after an outage."""
+
+
+class Group(NamedTuple):
+    """What one commit touched."""
+
+    results: list[Any]
+    committed: Committed
+
+
+class Engine:
+    """The state machine on SQLite."""
+
+    def __init__(self, connection: sqlite3.Connection, hold_us: int) -> None:
+        self._connection = connection
+        self._hold_us = hold_us
+        self.epoch: str = connection.execute("SELECT epoch FROM meta").fetchone()[0]
+        self.memory = Memory(connection)
+        self._serving_since_us: int | None = None
+        self._group_ended_s: float | None = None
+
+    def run(self, work: Sequence[Callable[[Transaction], Any]], wall_us: int, monotonic_s: float) -> Group:
+        """Runs a group of work in one transaction.
+
+        Args:
+            work: what to do; each gets the transaction and answers a result.
+            wall_us: the wall clock. Quota's own clock follows it but never goes back.
+            monotonic_s: the monotonic clock, to notice that the wall clock jumped.
+
+        Raises:
+            sqlite3.Error: nothing of the group is stored, and `recover` has to be called.
+        """
+        now_us = max(wall_us, self.memory.clock_us)
+        self._notice_jump(now_us, monotonic_s)
+        transaction = Transaction(self._connection, self.memory, now_us)
+        self._connection.execute("BEGIN IMMEDIATE")
+        if self.may_expire(now_us):
+            transaction.expire_due()
+        results = [step(transaction) for step in work]
+        committed = transaction.write()
+        self._connection.execute("COMMIT")
+        if self._serving_since_us is None:
+            self._serving_since_us = now_us
+        return Group(results, committed)
+
+    def may_expire(self, now_us: int) -> bool:
+        """Whether leases may expire: quota has served for the hold time since its last outage."""
+        if self._hold_us == 0:
+            return True
+        return self._serving_since_us is not None and now_us - self._serving_since_us >= self._hold_us
+
+    def next_expiry_us(self) -> int | None:
+        """When the next lease is to expire, by quota's clock; None where none runs."""
+        due_us = self.memory.next_due_us()
+        if due_us is None:
+            return None
+        since_us = self._serving_since_us if self._serving_since_us is not None else self.memory.clock_us
+        return max(due_us, since_us + self._hold_us)
+
+    def recover(self) -> None:
+        """After a failed group: forgets all that memory holds, reads the file, and holds expiry back."""
+        self._serving_since_us = None
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+        self.memory = Memory(self._connection)
+
+    def _notice_jump(self, now_us: int, monotonic_s: float) -> None:
+        if self._group_ended_s is not None:
+            passed_us = (monotonic_s - self._group_ended_s) * 1_000_000
+            if now_us - self.memory.clock_us > passed_us + JUMP_US:
+                self._serving_since_us = now_us
+        self._group_ended_s = monotonic_s
+
+
+class Transaction:
+    """One group's work in progress: decisions in memory, written together at the end."""
+
+    def __init__(self, connection: sqlite3.Connection, memory: Memory, now_us: int) -> None:
+        self.connection = connection
+        self.memory = memory
+        self.now_us = now_us
+        self._known: dict[SessionKey, Session | None] = {}
+        self._inserted: dict[SessionKey, Session] = {}
+        self._updated: dict[SessionKey, Session] = {}
+        self._counters: set[tuple[str, int]] = set()
+        self._requests: dict[tuple[str, str], str] = {}
+        self._events: list[tuple[int, int, int, int, str, str]] = []
+        self._accounts: set[str] = set()
+
+    def expire_due(self) -> None:
+        """Lets the leases expire that have run out."""
+        due = self.memory.due(self.now_us, EXPIRE_AT_ONCE)
+        if due:
+            self.memory.load_accounts({session.account_id for session in due})
+            for session in due:
+                self._take(self.memory.accounts[session.account_id], expire(session, self.now_us))
+
+    def execute(self, commands: Sequence[Command]) -> list[Result]:
+        """Decides commands in order."""
+        self.memory.load_accounts({command.account_id for command in commands})
+        wanted = {(command.account_id, command.session_id) for command in commands}.difference(self._known)
+        found = self.memory.read_sessions(wanted)
+        for key in wanted:
+            self._known[key] = found.get(key)
+        return [self._execute(command) for command in commands]
+
+    def _execute(self, command: Command) -> Result:
+        account = self.memory.accounts[command.account_id]
+        stored = self._known[command.account_id, command.session_id]
+        holder = self._request_holder(command) if isinstance(command, Reserve) and command.request_id else None
+        decision: Decision = decide(account, command, self.now_us, stored, holder)
+        if decision.error is not None:
+            return decision.error
+        if decision.change is not None:
+            self._take(account, decision.change)
+        assert decision.session is not None
+        return Done(decision.session, quota_of(account, self.now_us), decision.replayed)
+
+    def _request_holder(self, command: Reserve) -> Session | None:
+        key = (command.account_id, command.request_id)
+        session_id = self._requests.get(key) or self.memory.read_request(*key)
+        if session_id is None:
+            return None
+        return self.session(command.account_id, session_id)
+
+    def session(self, account_id: str, session_id: str) -> Session | None:
+        """A session, as this transaction sees it."""
+        key = (account_id, session_id)
+        if key not in self._known:
+            self._known[key] = self.memory.read_sessions({key}).get(key)
+        return self._known[key]
+
+    def account(self, account_id: str) -> Account:
+        """An account's state, as this transaction sees it."""
+        self.memory.load_accounts({account_id})
+        return self.memory.accounts[account_id]
+
+    def touch(self, account: Account) -> None:
+        """Notes that an account's quota changed other than by a session."""
+        self._accounts.add(account.account_id)
+
+    def _take(self, account: Account, change: Change) -> None:
+        session = change.session
+        key = (session.account_id, session.session_id)
+        if change.is_new or key in self._inserted:
+            self._inserted[key] = session
+        else:
+            self._updated[key] = session
+        self._known[key] = session
+        apply(account, change)
+        self._accounts.add(session.account_id)
+        if not session.is_tombstone:
+            self._counters.add((session.account_id, session.period_start_us))
+        if session.state is SessionState.RESERVED:
+            self.memory.add_reserved(session)
+            if session.request_id:
+                self._requests[session.account_id, session.request_id] = session.session_id
+        elif not change.is_new:
+            self.memory.remove_reserved(session)
+        if change.event is not None:
+            self._append_event(account.partition, change.event, session)
+
+    def _append_event(self, partition: int, event: EventType, session: Session) -> None:
+        state = self.memory.partitions[partition]
+        state.position += 1
+        self._events.append(
+            (partition, state.position, event.value, self.now_us, session.account_id, session.session_id)
+        )
+
+    def write(self) -> Committed:
+        """Writes what was decided. The caller commits."""
+        many = self.connection.executemany
+        if self._inserted:
+            many(
+                f"INSERT INTO sessions ({rows.SESSION_COLUMNS}) VALUES ({rows.SESSION_MARKS})",  # noqa: S608  # constants
+                [rows.row_from_session(session) for session in self._inserted.values()],
+            )
+        if self._updated:
+            many(
+                "UPDATE sessions SET state = ?, resolve_us = ?, served_mode = ?, outcome = ?, release_reason = ? "
+                "WHERE session_id = ? AND account_id = ?",
+                [_resolution(session) for session in self._updated.values()],
+            )
+        if self._counters:
+            many(
+                "INSERT OR REPLACE INTO counters (account_id, period_start_us, reserved, managed, byok) "
+                "VALUES (?, ?, ?, ?, ?)",
+                [self._counter_row(account_id, period_us) for account_id, period_us in self._counters],
+            )
+        if self._requests:
+            many(
+                "INSERT OR REPLACE INTO requests (account_id, request_id, session_id) VALUES (?, ?, ?)",
+                [(*key, session_id) for key, session_id in self._requests.items()],
+            )
+        if self._events:
+            many(
+                "INSERT INTO events (partition, position, type, time_us, account_id, session_id) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
+                self._events,
+            )
+        if self._accounts:
+            # An idle quota writes nothing; what has been decided at a time stays behind the clock for good.
+            self.memory.clock_us = self.now_us
+            self.connection.execute("UPDATE meta SET clock_us = ?", (self.now_us,))
+        return Committed(frozenset(event[0] for event in self._events), frozenset(self._accounts))
+
+    def _counter_row(self, account_id: str, period_start_us: int) -> tuple[str, int, int, int, int]:
+        counters = self.memory.accounts[account_id].counters[period_start_us]
+        return (account_id, period_start_us, counters.reserved, counters.managed, counters.byok)
+
+
+def _resolution(session: Session) -> tuple[int, int, int | None, bytes | None, int, str, str]:
+    outcome = session.outcome
+    return (
+        session.state.value,
+        session.resolve_us,
+        None if outcome is None else outcome.served_credential_mode,
+        None if outcome is None else outcome.payload,
+        session.release_reason,
+        session.session_id,
+        session.account_id,
+    )
+
+
