@@ -32,6 +32,7 @@ IMPORTED_MODULES = (
     "google.protobuf.descriptor_pb2",
     "google.protobuf.any_pb2",
     "google.protobuf.duration_pb2",
+    "google.protobuf.field_mask_pb2",
     "google.protobuf.timestamp_pb2",
     "google.rpc.status_pb2",
     "google.type.money_pb2",

@@ -20,7 +20,7 @@ import protovalidate
 from google.protobuf.message import DecodeError, Message
 
 from services.shared.auth import Authenticator, CallerKind, Policy, check_account, set_caller
-from services.shared.errors import FieldViolation, FlowStackError, Reason
+from services.shared.errors import FieldViolation, FlowStackError, Reason, invalid_request
 from services.shared.log import frames_of, get_logger
 from services.shared.status import CODES, abort
 
@@ -71,7 +71,11 @@ def validate(message: Message) -> None:
     Raises:
         FlowStackError: INVALID_REQUEST, with every field that breaks a rule.
     """
-    violations = protovalidate.collect_violations(message)
+    try:
+        violations = protovalidate.collect_violations(message)
+    except protovalidate.EvaluationError:
+        # A rule could not be worked out for these values, such as the difference of times a thousand years apart.
+        raise invalid_request("", "a value is out of the range that can be checked") from None
     if not violations:
         return
     found = [FieldViolation(_path(v.proto), v.proto.message or v.proto.rule_id) for v in violations]
