@@ -1,0 +1,1 @@
+"""The router's rules and vocabulary: no I/O, no clock, no protobuf, no gRPC."""

@@ -1,0 +1,1 @@
+"""Providers of completions, one file each behind one port."""
