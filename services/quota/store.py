@@ -10,16 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from services.quota.domain.commands import Command, Result
+from services.quota.domain.cursors import Position
 from services.quota.domain.model import Entitlement, Quota, Session, SessionEvent
-
-
-class Position(NamedTuple):
-    """A place among the events of a partition: of its last event that a reader has; 0 before the first."""
-
-    partition: int
-    position: int
-    time_us: int
-    """The time of the event there, so that the place cannot be mistaken for one in another history."""
 
 
 class EventPage(NamedTuple):
@@ -28,7 +20,7 @@ class EventPage(NamedTuple):
     events: list[SessionEvent]
     has_more: bool
     watermark_us: int
-    """No event before this time is still to come, once `has_more` is False."""
+    """No event before this time is still to come, once `has_more` is False. It moves with the durable clock."""
     oldest_reserve_us: int
     """When the oldest session still reserved was reserved; 0 where none is."""
 
@@ -91,7 +83,15 @@ class Store(Protocol):
         ...
 
     async def sweep(self) -> None:
-        """Expires the leases that ran out, and prunes what need not be kept."""
+        """Expires the leases that ran out."""
+        ...
+
+    async def move_clock(self) -> None:
+        """Makes the present time durable, so that watermarks go on while nothing happens."""
+        ...
+
+    async def prune(self) -> None:
+        """Deletes sessions that were acknowledged, and resolved 48 h ago or earlier."""
         ...
 
     def on_committed(self, listener: Callable[[Committed], None]) -> None:

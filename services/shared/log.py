@@ -58,9 +58,14 @@ def _allow_listed(_: object, __: str, event: MutableMapping[str, Any]) -> Mutabl
 
 def configure(service: str, level: str = "info") -> None:
     """Sets up logging for this process."""
+
+    def name_service(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        event["service"] = service
+        return event
+
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
+            name_service,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _allow_listed,
@@ -70,7 +75,6 @@ def configure(service: str, level: str = "info") -> None:
         logger_factory=structlog.BytesLoggerFactory(file=sys.stderr.buffer),
         cache_logger_on_first_use=True,
     )
-    structlog.contextvars.bind_contextvars(service=service)
     # Libraries log request lines and headers at debug and info; only what went wrong is let through.
     logging.basicConfig(level=logging.ERROR, stream=sys.stderr)
 

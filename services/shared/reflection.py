@@ -29,7 +29,7 @@ def _register_v1_descriptor() -> None:
     v1.name = "grpc/reflection/v1/reflection.proto"
     v1.package = "grpc.reflection.v1"
     for message in v1.message_type:
-        for field in message.field:
+        for field in (field for field in message.field if field.type_name):
             field.type_name = field.type_name.replace(".grpc.reflection.v1alpha.", ".grpc.reflection.v1.")
     for method in v1.service[0].method:
         method.input_type = method.input_type.replace(".v1alpha.", ".v1.")

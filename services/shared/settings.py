@@ -129,6 +129,10 @@ class CommonSettings(BaseSettings):
         """True when certificates are configured."""
         return self.tls_cert_file is not None
 
+    def grace_s(self, default_s: float) -> float:
+        """How long running calls may go on after SIGTERM, in seconds."""
+        return default_s if self.drain_grace_seconds is None else self.drain_grace_seconds
+
     def admin_tokens(self) -> tuple[Secret, ...]:
         """The operator's tokens: one, or two while rotating."""
         return _split(self.secret("admin_token", self.billing_address))

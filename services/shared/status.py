@@ -45,6 +45,7 @@ CODES: Final = MappingProxyType(
         Reason.ACCOUNT_DELETED: grpc.StatusCode.FAILED_PRECONDITION,
         Reason.API_KEY_NOT_ACTIVE: grpc.StatusCode.FAILED_PRECONDITION,
         Reason.API_KEY_LIMIT_EXCEEDED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+        Reason.CONTRACT_REQUIRED: grpc.StatusCode.FAILED_PRECONDITION,
         Reason.INVALID_REQUEST: grpc.StatusCode.INVALID_ARGUMENT,
         Reason.PROVIDER_REJECTED_REQUEST: grpc.StatusCode.INVALID_ARGUMENT,
         Reason.STALE_ETAG: grpc.StatusCode.ABORTED,

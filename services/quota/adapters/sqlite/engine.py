@@ -17,9 +17,6 @@ from services.quota.domain.entitlements import quota_of
 from services.quota.domain.model import Account, EventType, Session, SessionState
 from services.quota.store import Committed
 
-EXPIRE_AT_ONCE: Final = 2_000
-"""How many leases one group lets expire before it turns to its commands; the rest follow with the next group."""
-
 JUMP_US: Final = 30 * 1_000_000
 """A clock that gains more than this between two groups, beyond the time that passed, was set forward, or the machine
 was asleep: expiry is held back as after an outage."""
@@ -41,7 +38,10 @@ class Engine:
         self.epoch: str = connection.execute("SELECT epoch FROM meta").fetchone()[0]
         self.memory = Memory(connection)
         self._serving_since_us: int | None = None
-        self._group_ended_s: float | None = None
+        self._last_now_us: int | None = None
+        self._last_monotonic_s = 0.0
+        self.must_recover = False
+        """Set where a recovery failed: the next group begins with another one."""
 
     def run(self, work: Sequence[Callable[[Transaction], Any]], wall_us: int, monotonic_s: float) -> Group:
         """Runs a group of work in one transaction.
@@ -54,6 +54,8 @@ class Engine:
         Raises:
             sqlite3.Error: nothing of the group is stored, and `recover` has to be called.
         """
+        if self.must_recover:
+            self.recover()
         now_us = max(wall_us, self.memory.clock_us)
         self._notice_jump(now_us, monotonic_s)
         transaction = Transaction(self._connection, self.memory, now_us)
@@ -87,13 +89,14 @@ class Engine:
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
         self.memory = Memory(self._connection)
+        self.must_recover = False
 
     def _notice_jump(self, now_us: int, monotonic_s: float) -> None:
-        if self._group_ended_s is not None:
-            passed_us = (monotonic_s - self._group_ended_s) * 1_000_000
-            if now_us - self.memory.clock_us > passed_us + JUMP_US:
+        if self._last_now_us is not None:
+            passed_us = (monotonic_s - self._last_monotonic_s) * 1_000_000
+            if now_us - self._last_now_us > passed_us + JUMP_US:
                 self._serving_since_us = now_us
-        self._group_ended_s = monotonic_s
+        self._last_now_us, self._last_monotonic_s = now_us, monotonic_s
 
 
 class Transaction:
@@ -110,10 +113,11 @@ class Transaction:
         self._requests: dict[tuple[str, str], str] = {}
         self._events: list[tuple[int, int, int, int, str, str]] = []
         self._accounts: set[str] = set()
+        self._clock_moves = False
 
     def expire_due(self) -> None:
         """Lets the leases expire that have run out."""
-        due = self.memory.due(self.now_us, EXPIRE_AT_ONCE)
+        due = self.memory.due(self.now_us)
         if due:
             self.memory.load_accounts({session.account_id for session in due})
             for session in due:
@@ -158,6 +162,10 @@ class Transaction:
         """An account's state, as this transaction sees it."""
         self.memory.load_accounts({account_id})
         return self.memory.accounts[account_id]
+
+    def move_clock(self) -> None:
+        """Makes the time of this group durable, so that no later event can be dated before it."""
+        self._clock_moves = True
 
     def touch(self, account: Account) -> None:
         """Notes that an account's quota changed other than by a session."""
@@ -222,8 +230,7 @@ class Transaction:
                 "VALUES (?, ?, ?, ?, ?, ?)",
                 self._events,
             )
-        if self._accounts:
-            # An idle quota writes nothing; what has been decided at a time stays behind the clock for good.
+        if self._accounts or self._clock_moves:
             self.memory.clock_us = self.now_us
             self.connection.execute("UPDATE meta SET clock_us = ?", (self.now_us,))
         return Committed(frozenset(event[0] for event in self._events), frozenset(self._accounts))
@@ -244,5 +251,3 @@ def _resolution(session: Session) -> tuple[int, int, int | None, bytes | None, i
         session.session_id,
         session.account_id,
     )
-
-

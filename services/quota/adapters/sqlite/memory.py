@@ -91,10 +91,10 @@ class Memory:
             heapq.heappop(self._due)
         return self._due[0][0] if self._due else None
 
-    def due(self, now_us: int, limit: int) -> list[Session]:
-        """Up to `limit` sessions whose leases have run out at `now_us`, earliest first."""
+    def due(self, now_us: int) -> list[Session]:
+        """The sessions whose leases have run out at `now_us`, earliest first; each is told once."""
         found: list[Session] = []
-        while len(found) < limit and self._due and self._due[0][0] <= now_us:
+        while self._due and self._due[0][0] <= now_us:
             session = self.reserved.get(heapq.heappop(self._due)[1])
             if session is not None:
                 found.append(session)

@@ -1,0 +1,52 @@
+"""Starts the quota service: `python -m services.quota`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from flowstack_protos.quota.v1 import quota_service_pb2, quota_service_pb2_grpc
+
+from services.quota.adapters.sqlite import SqliteStore
+from services.quota.config import QuotaSettings
+from services.quota.service import QuotaService
+from services.quota.servicer import POLICIES, QuotaServicer
+from services.shared import log
+from services.shared.auth import Authenticator
+from services.shared.clock import SystemClock
+from services.shared.server import DRAIN_GRACE_SECONDS, Port, Registration, ServiceHost, run, serve_until_signal
+from services.shared.settings import load
+
+
+async def main() -> None:
+    """Wires quota together and serves until it is told to stop."""
+    settings = load(QuotaSettings)
+    log.configure("quota", settings.log_level)
+    tokens = settings.internal_tokens()
+    store = SqliteStore.open(settings.database_path(), SystemClock(), round(settings.expiry_hold_seconds * 1_000_000))
+    service = QuotaService(store)
+    registration = Registration(
+        quota_service_pb2.DESCRIPTOR.services_by_name["QuotaService"],
+        quota_service_pb2_grpc.add_QuotaServiceServicer_to_server,
+        QuotaServicer(service),
+        POLICIES,
+    )
+    port = Port(
+        settings.quota_address,
+        "FLOWSTACK_QUOTA_ADDRESS",
+        [registration],
+        lambda policies: Authenticator(policies, internal_tokens=tokens),
+        internal=True,
+    )
+    maintenance = asyncio.create_task(service.maintain())
+    try:
+        await serve_until_signal(ServiceHost("quota", settings, [port]), settings.grace_s(DRAIN_GRACE_SECONDS))
+    finally:
+        maintenance.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await maintenance
+        await store.close()
+
+
+if __name__ == "__main__":
+    run("quota", main)

@@ -1,0 +1,212 @@
+"""QuotaService over gRPC: convert in, ask the service, convert out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import grpc
+from flowstack_protos.quota.v1 import quota_service_pb2 as pb
+from flowstack_protos.quota.v1 import quota_service_pb2_grpc
+
+from services.quota import convert
+from services.quota.domain.commands import Command, Done
+from services.quota.service import QuotaService
+from services.shared.auth import Policy
+from services.shared.errors import FlowStackError, Reason, invalid_request
+from services.shared.interceptor import validate
+from services.shared.log import frames_of, get_logger
+
+POLICIES: Final = {
+    "ReserveSession": Policy.INTERNAL,
+    "CommitSession": Policy.INTERNAL,
+    "ReleaseSession": Policy.INTERNAL,
+    "ExecuteCommands": Policy.INTERNAL,
+    "GetSession": Policy.INTERNAL,
+    "GetQuota": Policy.INTERNAL,
+    "WatchQuota": Policy.INTERNAL,
+    "PutEntitlement": Policy.INTERNAL,
+    "GetEntitlement": Policy.INTERNAL,
+    "ReadSessionEvents": Policy.INTERNAL,
+    "AcknowledgeSessionEvents": Policy.INTERNAL,
+}
+
+BATCH_COMMANDS_MAX: Final = 10_000
+"""Commands in one message of ExecuteCommands."""
+
+STREAM_COMMANDS_MAX: Final = 20_000
+"""Commands of one stream that may be unanswered. A client that sends more waits: its messages stay unread."""
+
+Context = grpc.aio.ServicerContext
+
+
+class QuotaServicer(quota_service_pb2_grpc.QuotaServiceServicer):
+    """The RPCs. Errors rise as FlowStackError and are answered by the interceptor."""
+
+    def __init__(self, service: QuotaService) -> None:
+        self._service = service
+
+    async def ReserveSession(
+        self, request: pb.ReserveSessionRequest, context: Context[Any, Any]
+    ) -> pb.ReserveSessionResponse:
+        """See the contract."""
+        return convert.reserve_response(await self._execute(convert.reserve_from_proto(request)))
+
+    async def CommitSession(
+        self, request: pb.CommitSessionRequest, context: Context[Any, Any]
+    ) -> pb.CommitSessionResponse:
+        """See the contract."""
+        return convert.commit_response(await self._execute(convert.commit_from_proto(request)))
+
+    async def ReleaseSession(
+        self, request: pb.ReleaseSessionRequest, context: Context[Any, Any]
+    ) -> pb.ReleaseSessionResponse:
+        """See the contract."""
+        return convert.release_response(await self._execute(convert.release_from_proto(request)))
+
+    async def _execute(self, command: Command) -> Done:
+        (result,) = await self._service.store.execute([command])
+        if isinstance(result, FlowStackError):
+            raise result
+        return result
+
+    async def ExecuteCommands(
+        self, request_iterator: AsyncIterator[pb.ExecuteCommandsRequest], context: Context[Any, Any]
+    ) -> AsyncIterator[pb.ExecuteCommandsResponse]:
+        """See the contract."""
+        stream = _CommandStream(self._service)
+        async for response in stream.run(request_iterator):
+            yield response
+
+    async def GetSession(self, request: pb.GetSessionRequest, context: Context[Any, Any]) -> pb.GetSessionResponse:
+        """See the contract."""
+        session = await self._service.session(request.account_id, request.session_id)
+        return pb.GetSessionResponse(session=convert.session_to_proto(session))
+
+    async def GetQuota(self, request: pb.GetQuotaRequest, context: Context[Any, Any]) -> pb.GetQuotaResponse:
+        """See the contract."""
+        return pb.GetQuotaResponse(quota=convert.quota_to_proto(await self._service.quota(request.account_id)))
+
+    async def WatchQuota(
+        self, request: pb.WatchQuotaRequest, context: Context[Any, Any]
+    ) -> AsyncIterator[pb.WatchQuotaResponse]:
+        """See the contract."""
+        async for quota in self._service.watch_quota(request.account_id):
+            yield pb.WatchQuotaResponse(quota=convert.quota_to_proto(quota))
+
+    async def PutEntitlement(
+        self, request: pb.PutEntitlementRequest, context: Context[Any, Any]
+    ) -> pb.PutEntitlementResponse:
+        """See the contract."""
+        entitlement = convert.entitlement_from_proto(request.entitlement)
+        stored = await self._service.store.put_entitlement(entitlement)
+        return pb.PutEntitlementResponse(entitlement=convert.entitlement_to_proto(stored))
+
+    async def GetEntitlement(
+        self, request: pb.GetEntitlementRequest, context: Context[Any, Any]
+    ) -> pb.GetEntitlementResponse:
+        """See the contract."""
+        entitlement = await self._service.entitlement(request.account_id)
+        return pb.GetEntitlementResponse(entitlement=convert.entitlement_to_proto(entitlement))
+
+    async def ReadSessionEvents(
+        self, request: pb.ReadSessionEventsRequest, context: Context[Any, Any]
+    ) -> AsyncIterator[pb.ReadSessionEventsResponse]:
+        """See the contract."""
+        epoch = self._service.store.epoch
+        positions = [convert.position_from_proto(epoch, position) for position in request.positions]
+        if len({position.partition for position in positions}) != len(positions):
+            raise invalid_request("positions.partition", "must be named once each")
+        async for pages in self._service.read_events(positions, request.follow):
+            for page in pages:
+                yield convert.page_to_proto(epoch, page)
+
+    async def AcknowledgeSessionEvents(
+        self, request: pb.AcknowledgeSessionEventsRequest, context: Context[Any, Any]
+    ) -> pb.AcknowledgeSessionEventsResponse:
+        """See the contract."""
+        epoch = self._service.store.epoch
+        positions = [convert.position_from_proto(epoch, position) for position in request.positions]
+        await self._service.store.acknowledge(positions)
+        return pb.AcknowledgeSessionEventsResponse()
+
+
+class _CommandStream:
+    """One stream of ExecuteCommands: batches run side by side, results go out as they come."""
+
+    def __init__(self, service: QuotaService) -> None:
+        self._service = service
+        self._answers: asyncio.Queue[pb.ExecuteCommandsResponse | BaseException | None] = asyncio.Queue()
+        self._unanswered = 0
+        self._room = asyncio.Event()
+        self._room.set()
+        self._batches: set[asyncio.Task[None]] = set()
+        self._log = get_logger()
+
+    async def run(
+        self, requests: AsyncIterator[pb.ExecuteCommandsRequest]
+    ) -> AsyncIterator[pb.ExecuteCommandsResponse]:
+        """Answers every batch of `requests`; ends when they have ended and all is answered.
+
+        Raises:
+            FlowStackError: INVALID_REQUEST for a batch that is too large.
+        """
+        reader = asyncio.create_task(self._read(requests))
+        try:
+            while (answer := await self._answers.get()) is not None:
+                if isinstance(answer, BaseException):
+                    raise answer
+                yield answer
+        finally:
+            reader.cancel()
+            # Batches run on: what was given to the store is decided there, whether or not anybody listens.
+
+    async def _read(self, requests: AsyncIterator[pb.ExecuteCommandsRequest]) -> None:
+        try:
+            async for request in requests:
+                if len(request.commands) > BATCH_COMMANDS_MAX:
+                    raise invalid_request("commands", f"must be at most {BATCH_COMMANDS_MAX}")
+                await self._room.wait()
+                self._start(request)
+            if self._batches:
+                await asyncio.wait(self._batches)
+            self._answers.put_nowait(None)
+        except Exception as error:
+            self._answers.put_nowait(error)
+
+    def _start(self, request: pb.ExecuteCommandsRequest) -> None:
+        self._unanswered += len(request.commands)
+        if self._unanswered >= STREAM_COMMANDS_MAX:
+            self._room.clear()
+        task = asyncio.create_task(self._run(request))
+        self._batches.add(task)
+        task.add_done_callback(self._batches.discard)
+
+    async def _run(self, request: pb.ExecuteCommandsRequest) -> None:
+        response = pb.ExecuteCommandsResponse()
+        sequences: list[int] = []
+        commands: list[Command] = []
+        for item in request.commands:
+            try:
+                validate(item)
+                command = convert.command_from_proto(item)
+            except FlowStackError as error:
+                response.results.append(convert.failure_to_proto(item.sequence, error))
+                continue
+            sequences.append(item.sequence)
+            commands.append(command)
+        try:
+            results = await self._service.store.execute(commands) if commands else []
+        except FlowStackError as error:
+            results = [error] * len(commands)
+        except Exception as error:
+            # Answered in each command's place: the stream carries other batches too.
+            self._log.error("defect", error_type=type(error).__name__, traceback=frames_of(error))
+            results = [FlowStackError(Reason.INTERNAL, "Quota failed at this command. It is logged.")] * len(commands)
+        for sequence, command, result in zip(sequences, commands, results, strict=True):
+            response.results.append(convert.result_to_proto(sequence, command, result))
+        self._unanswered -= len(request.commands)
+        if self._unanswered < STREAM_COMMANDS_MAX:
+            self._room.set()
+        self._answers.put_nowait(response)
