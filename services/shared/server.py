@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -25,6 +26,9 @@ from services.shared.tls import server_credentials
 
 EXIT_STARTUP_FAILED: Final = 78
 """EX_CONFIG of sysexits.h: a supervisor must not try again."""
+
+PARENT_PIPE_VARIABLE: Final = "FLOWSTACK_PARENT_PIPE"
+"""Names a pipe's descriptor that a supervisor holds open; the service drains when it closes."""
 
 SERVICES: Final = ("router", "quota", "billing", "vault")
 """In the order of their admin ports, from FLOWSTACK_ADMIN_PORT_BASE up."""
@@ -191,6 +195,9 @@ async def serve_until_signal(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
+    pipe = os.environ.get(PARENT_PIPE_VARIABLE)
+    if pipe:
+        loop.add_reader(int(pipe), lambda: (loop.remove_reader(int(pipe)), on_signal()))
     await host.start()
     await stop.wait()
     log.get_logger().info("draining", delay_s=grace_s)

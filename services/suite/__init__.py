@@ -1,0 +1,1 @@
+"""All four services on one machine: the supervisor that runs them, and the demonstration."""
