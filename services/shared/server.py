@@ -197,7 +197,7 @@ async def serve_until_signal(
         loop.add_signal_handler(number, on_signal)
     pipe = os.environ.get(PARENT_PIPE_VARIABLE)
     if pipe:
-        loop.add_reader(int(pipe), lambda: (loop.remove_reader(int(pipe)), on_signal()))
+        loop.add_reader(int(pipe), _on_parent_end, loop, int(pipe), on_signal)
     await host.start()
     await stop.wait()
     log.get_logger().info("draining", delay_s=grace_s)
@@ -208,6 +208,11 @@ async def serve_until_signal(
         await host.drain(0)
     hurried.cancel()
     await drain
+
+
+def _on_parent_end(loop: asyncio.AbstractEventLoop, pipe: int, on_signal: Callable[[], None]) -> None:
+    loop.remove_reader(pipe)
+    on_signal()
 
 
 async def _drain(host: ServiceHost, grace_s: float, before_drain: Callable[[], Awaitable[None]] | None) -> None:

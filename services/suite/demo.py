@@ -15,6 +15,7 @@ from flowstack_protos.billing.v1 import (
     usage_service_pb2_grpc,
 )
 from flowstack_protos.router.v1 import router_service_pb2, router_service_pb2_grpc
+from flowstack_protos.type.v1 import type_pb2
 
 from services.shared.auth import AUTHORIZATION
 from services.shared.settings import CommonSettings
@@ -107,10 +108,8 @@ class Demo:
                 self._print(event.text_delta, end="")
             elif kind == "session_finished":
                 finished = True
-                state = event.session_finished.DESCRIPTOR.fields_by_name["session_state"].enum_type.values_by_number[
-                    event.session_finished.session_state
-                ]
-                self._print(f"\nSession      ended as {state.name.removeprefix('SESSION_STATE_')}")
+                state = type_pb2.SessionState.Name(event.session_finished.session_state)
+                self._print(f"\nSession      ended as {state.removeprefix('SESSION_STATE_')}")
         if not finished:
             raise DemoFailedError("The stream ended without its last message.")
 

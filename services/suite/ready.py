@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -25,7 +26,7 @@ async def wait_until_serving(addresses: Mapping[str, str], timeout_s: float) -> 
 async def _serves(address: str, timeout_s: float) -> bool:
     options = (("grpc.max_reconnect_backoff_ms", 100), ("grpc.initial_reconnect_backoff_ms", 50))
     async with grpc.aio.insecure_channel(address, options=options) as channel:
-        stub: health_pb2_grpc.HealthStub = health_pb2_grpc.HealthStub(channel)
+        stub: Any = health_pb2_grpc.HealthStub(channel)  # its types leave Watch out
         try:
             async for response in stub.Watch(health_pb2.HealthCheckRequest(), timeout=timeout_s, wait_for_ready=True):
                 if response.status == health_pb2.HealthCheckResponse.SERVING:
