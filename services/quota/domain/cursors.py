@@ -11,6 +11,8 @@ from services.shared.errors import FieldViolation, FlowStackError, Reason, inval
 FIELD: Final = "positions.after_cursor"
 _FORM: Final = "1"
 """The form's version, first in every cursor."""
+_INTEGER_MAX: Final = 2**63 - 1
+"""What stores can compare with; a cursor that says more is none of ours."""
 
 
 class Position(NamedTuple):
@@ -42,7 +44,8 @@ def position_from_cursor(epoch: str, partition: int, cursor: str) -> Position:
         found = Position(int(of_partition), int(position), int(time_us))
     except (binascii.Error, ValueError):
         raise invalid_request(FIELD, "is not a cursor of this service") from None
-    if form != _FORM or found.partition != partition or found.position < 1:
+    in_range = 1 <= found.position <= _INTEGER_MAX and 0 <= found.time_us <= _INTEGER_MAX
+    if form != _FORM or found.partition != partition or not in_range:
         raise invalid_request(FIELD, "is not a cursor of this partition")
     if of_epoch != epoch:
         rule = "belongs to another store: this one was restored or replaced"
