@@ -103,6 +103,8 @@ class ServiceHost:
         self._log = log.get_logger()
         self.bound_ports: list[int] = []
         """The port numbers that were bound, one for each of `ports`: of use where an address ends in `:0`."""
+        self.admin_port = 0
+        """The admin port's number, once it is bound."""
 
     async def start(self) -> None:
         """Binds and serves every port, the admin port included.
@@ -153,12 +155,13 @@ class ServiceHost:
 
     async def _serve_admin(self) -> None:
         """Channelz and health, in plaintext on loopback only."""
-        number = self._settings.admin_port_base + SERVICES.index(self._name)
+        base = self._settings.admin_port_base
+        number = base + SERVICES.index(self._name) if base else 0
         server = grpc.aio.server(options=OPTIONS)
         channelz.add_channelz_servicer(server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         add_reflection(server, ["grpc.channelz.v1.Channelz", health.SERVICE_NAME])
-        bind(server, f"127.0.0.1:{number}", "FLOWSTACK_ADMIN_PORT_BASE", None)
+        self.admin_port = bind(server, f"127.0.0.1:{number}", "FLOWSTACK_ADMIN_PORT_BASE", None)
         await server.start()
         self._servers.append(server)
 

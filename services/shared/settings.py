@@ -99,7 +99,7 @@ class CommonSettings(BaseSettings):
     billing_address: str = "127.0.0.1:50053"
     vault_address: str = "127.0.0.1:50054"
     billing_internal_address: str = "127.0.0.1:50063"
-    admin_port_base: int = Field(9464, ge=1, le=65000)
+    admin_port_base: int = Field(9464, ge=0, le=65000)  # 0: any free port
     admin_token: SecretSetting | None = None
     internal_token: SecretSetting | None = None
     key_pepper: SecretSetting | None = None
