@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from types import MappingProxyType
 
 from services.shared.secret import Secret
 
@@ -161,7 +160,7 @@ class Prompt:
     stop_sequences: tuple[str, ...] = ()
     response_schema_json: str | None = None
     reasoning_effort: ReasoningEffort | None = None
-    labels: Mapping[str, str] = MappingProxyType({})
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

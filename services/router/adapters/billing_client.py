@@ -1,0 +1,152 @@
+"""Whose API key it is, asked of billing and remembered for a while."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+import grpc
+from flowstack_protos.billing.v1 import account_service_pb2 as billing_pb
+from flowstack_protos.billing.v1 import account_service_pb2_grpc as billing_grpc
+
+from services.shared.auth import Caller, CallerKind
+from services.shared.channel import ServiceChannel
+from services.shared.clock import Clock
+from services.shared.errors import FlowStackError, Reason
+from services.shared.secret import Secret
+from services.shared.status import error_from_rpc
+
+FRESH_SECONDS: Final = 10.0
+"""How long an answer holds while billing can be reached: a revoked key works no longer than this."""
+STALE_SECONDS: Final = 300.0
+"""How long it holds while billing cannot be reached."""
+REFUSED_SECONDS: Final = 2.0
+"""How long a refusal holds: short, because the key may be being made."""
+ENTRIES_MAX: Final = 100_000
+CALL_SECONDS: Final = 2.0
+
+_REFUSALS: Final = frozenset({Reason.API_KEY_INVALID, Reason.API_KEY_REVOKED, Reason.API_KEY_EXPIRED})
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whose key it is. `expires_us` is wall time in microseconds; None when the key does not expire."""
+
+    caller: Caller
+    expires_us: int | None
+
+
+AskBilling = Callable[[Secret], Awaitable[Identity]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """An answer, and when it was given."""
+
+    answer: Identity | FlowStackError
+    asked_s: float
+
+
+class BillingClient:
+    """The internal port of billing."""
+
+    def __init__(self, channel: ServiceChannel) -> None:
+        self._stub = billing_grpc.AccountServiceStub(channel.channel)
+        self._metadata = channel.metadata
+
+    async def ask(self, api_key: Secret) -> Identity:
+        """Whose key it is.
+
+        Raises:
+            FlowStackError: API_KEY_INVALID, API_KEY_REVOKED, API_KEY_EXPIRED; BILLING_UNAVAILABLE.
+        """
+        request = billing_pb.AuthenticateApiKeyRequest(api_key=api_key.reveal())
+        try:
+            response = await self._stub.AuthenticateApiKey(request, metadata=self._metadata, timeout=CALL_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            answer = error_from_rpc(error)
+            raise answer if answer is not None and answer.reason in _REFUSALS else _unavailable() from None
+        expires_us = response.expire_time.ToMicroseconds() if response.HasField("expire_time") else None
+        caller = Caller(CallerKind.CUSTOMER, account_id=response.account_id, api_key_id=response.api_key_id)
+        return Identity(caller, expires_us)
+
+
+class ApiKeys:
+    """Answers whose key it is, from memory where that is fresh enough.
+
+    Keys are remembered by a digest of the whole key, made with a secret of this process: what is in memory is of
+    no use to anybody who reads it, and no two keys share an entry. Callers who ask for one key at the same time
+    share one question to billing.
+    """
+
+    def __init__(self, ask: AskBilling, clock: Clock) -> None:
+        self._ask = ask
+        self._clock = clock
+        self._salt = secrets.token_bytes(32)
+        self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self._asking: dict[bytes, asyncio.Task[_Known]] = {}
+
+    async def authenticate(self, api_key: Secret) -> Caller:
+        """The caller that `api_key` stands for.
+
+        Raises:
+            FlowStackError: API_KEY_INVALID, API_KEY_REVOKED, API_KEY_EXPIRED; BILLING_UNAVAILABLE where billing cannot
+                be reached and the key was not seen lately.
+        """
+        digest = hashlib.blake2b(api_key.reveal().encode(), key=self._salt, digest_size=32).digest()
+        known = self._known.get(digest)
+        if known is None or not self._holds(known, self._clock.monotonic_s()):
+            known = await self._look_up(digest, api_key)
+        answer = known.answer
+        if isinstance(answer, FlowStackError):
+            # A new one each time: an exception that is raised twice grows its traceback without end.
+            raise FlowStackError(answer.reason, answer.message, metadata=answer.metadata)
+        if answer.expires_us is not None and answer.expires_us <= self._clock.now_us():
+            raise FlowStackError(Reason.API_KEY_EXPIRED, "The API key has expired. Create another one.")
+        return answer.caller
+
+    def _holds(self, known: _Known, now_s: float) -> bool:
+        limit_s = REFUSED_SECONDS if isinstance(known.answer, FlowStackError) else FRESH_SECONDS
+        return now_s - known.asked_s < limit_s
+
+    async def _look_up(self, digest: bytes, api_key: Secret) -> _Known:
+        task = self._asking.get(digest)
+        if task is None:
+            task = asyncio.create_task(self._refresh(digest, api_key))
+            self._asking[digest] = task
+            task.add_done_callback(lambda _: self._asking.pop(digest, None))
+        # Shielded: one caller that goes away does not take the answer from the others.
+        return await asyncio.shield(task)
+
+    async def _refresh(self, digest: bytes, api_key: Secret) -> _Known:
+        asked_s = self._clock.monotonic_s()
+        try:
+            known = _Known(await self._ask(api_key), asked_s)
+        except FlowStackError as error:
+            if error.reason in _REFUSALS:
+                known = _Known(error, asked_s)
+            else:
+                return self._fall_back(digest, error, asked_s)
+        self._known[digest] = known
+        self._known.move_to_end(digest)
+        while len(self._known) > ENTRIES_MAX:
+            self._known.popitem(last=False)
+        return known
+
+    def _fall_back(self, digest: bytes, error: FlowStackError, now_s: float) -> _Known:
+        """The last good answer while billing is down; its age is not renewed."""
+        known = self._known.get(digest)
+        if known is not None and isinstance(known.answer, Identity) and now_s - known.asked_s < STALE_SECONDS:
+            return known
+        return _Known(error, now_s)
+
+
+def _unavailable() -> FlowStackError:
+    return FlowStackError(
+        Reason.BILLING_UNAVAILABLE, "The API key cannot be checked, because billing does not answer. Try again."
+    )

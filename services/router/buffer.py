@@ -1,0 +1,91 @@
+"""Hands a session's events from the task that makes them to the one that sends them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from services.router.domain.events import SessionEvent
+
+
+class ReaderStalledError(Exception):
+    """The client has taken nothing for too long."""
+
+
+class EventBuffer:
+    """A bounded queue with one writer and one reader, and an end.
+
+    A full buffer makes the writer wait, and so slows the provider down to the client's pace. The reader gets all
+    that is waiting at once. Neither side waits while there is room and something to take.
+    """
+
+    def __init__(self, events_max: int, stall_s: float) -> None:
+        self._events_max = events_max
+        self._stall_s = stall_s
+        self._events: list[SessionEvent] = []
+        self._wake_reader: asyncio.Future[None] | None = None
+        self._wake_writer: asyncio.Future[None] | None = None
+        self._error: Exception | None = None
+        self._closed = False
+        self._abandoned = False
+
+    async def put(self, events: Sequence[SessionEvent]) -> None:
+        """Adds `events`, and waits while the buffer is full. What an abandoned buffer is given is dropped.
+
+        Raises:
+            ReaderStalledError: the reader took nothing for the stall time.
+        """
+        self._add(events)
+        if len(self._events) < self._events_max or self._abandoned:
+            return
+        self._wake_writer = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(self._stall_s):
+                await self._wake_writer
+        except TimeoutError:
+            raise ReaderStalledError from None
+        finally:
+            self._wake_writer = None
+
+    def close(self, *last: SessionEvent, error: Exception | None = None) -> None:
+        """Ends the stream after what is in it: with a last event, or with `error`. Never waits."""
+        self._add(last)
+        self._error = error
+        self._closed = True
+        _wake(self._wake_reader)
+
+    def abandon(self) -> None:
+        """The reader is gone: everything is dropped, and the writer is not held up."""
+        self._abandoned = True
+        self._events.clear()
+        _wake(self._wake_writer)
+
+    async def take(self) -> Sequence[SessionEvent]:
+        """All events that are waiting, at least one; none once the stream has ended.
+
+        Raises:
+            FlowStackError: the stream ended with it.
+        """
+        while not self._events:
+            if self._closed:
+                if self._error is not None:
+                    raise self._error
+                return ()
+            self._wake_reader = asyncio.get_running_loop().create_future()
+            try:
+                await self._wake_reader
+            finally:
+                self._wake_reader = None
+        events, self._events = self._events, []
+        _wake(self._wake_writer)
+        return events
+
+    def _add(self, events: Sequence[SessionEvent]) -> None:
+        if not self._abandoned:
+            self._events.extend(events)
+            _wake(self._wake_reader)
+
+
+def _wake(waiter: asyncio.Future[None] | None) -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)

@@ -1,0 +1,61 @@
+"""The router's settings."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from dotenv import dotenv_values
+from pydantic import Field
+
+from services.router.limits import SessionLimits
+from services.shared.secret import Secret
+from services.shared.settings import CommonSettings, StartupError, is_loopback
+
+
+class RouterSettings(CommonSettings):
+    """What the router reads beside the common settings."""
+
+    providers_file: Path = Path("deploy/providers.toml")
+    openai_base_url: str | None = None
+    session_time_limit_seconds: float = Field(300, gt=0, le=3300)
+    lease_seconds: float = Field(330, gt=0, le=3600)
+    echo: bool | None = None
+
+    @property
+    def echo_enabled(self) -> bool:
+        """Whether the simulator is offered: as set, else on loopback only."""
+        return is_loopback(self.router_address) if self.echo is None else self.echo
+
+    def limits(self) -> SessionLimits:
+        """The bounds of a session.
+
+        Raises:
+            StartupError: the lease does not outlast the session by the margin.
+        """
+        limits = SessionLimits(time_limit_s=self.session_time_limit_seconds, lease_s=self.lease_seconds)
+        try:
+            limits.check()
+        except ValueError as error:
+            raise StartupError(str(error)) from None
+        return limits
+
+
+def operator_secret(variable: str) -> Secret | None:
+    """The operator's own key called `variable`; None where there is none.
+
+    It is looked for in the environment, in `.env`, and in the file that `<variable>_FILE` names.
+
+    Raises:
+        StartupError: the file cannot be read.
+    """
+    variables = {**dotenv_values(".env"), **os.environ}
+    if value := variables.get(variable):
+        return Secret(value)
+    path = variables.get(f"{variable}_FILE")
+    if not path:
+        return None
+    try:
+        return Secret(Path(path).read_text().strip())
+    except OSError as error:
+        raise StartupError(f"{variable}_FILE names {path}, which cannot be read ({error.strerror}).") from error

@@ -1,0 +1,81 @@
+"""The providers that are configured, ready to be called, and the choice among them for one request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from services.router.catalog import Catalog, ProviderEntry
+from services.router.domain.request import (
+    AnthropicCredentials,
+    BedrockCredentials,
+    Candidate,
+    CompletionRequest,
+    CredentialMode,
+    Credentials,
+    OpenAiCredentials,
+)
+from services.router.providers.port import Provider
+from services.shared.errors import FlowStackError, Reason, invalid_request
+
+_KIND_OF: Final[dict[type[Credentials], str]] = {
+    OpenAiCredentials: "openai",
+    AnthropicCredentials: "anthropic",
+    BedrockCredentials: "bedrock",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Lineup:
+    """A catalogue and its providers. A reload makes a new one; sessions keep the one that they began with."""
+
+    catalog: Catalog
+    providers: Mapping[str, Provider]
+    managed: frozenset[str]
+    """The providers for which the operator has credentials, or that need none."""
+
+    def candidates(self, request: CompletionRequest) -> tuple[Candidate, ...]:
+        """Who may serve `request`: first choice, then fallbacks, each with the credentials that it would use.
+
+        Raises:
+            FlowStackError: MODEL_NOT_FOUND; BYOK_REQUIRED where neither the caller nor the operator has credentials;
+                INVALID_REQUEST where a credential could be meant for two providers, or a provider cannot do what
+                is asked.
+        """
+        found = [self.catalog.find(choice) for choice in request.choices]
+        owners = self._owners([entry for entry, _ in found], request.credentials)
+        candidates = tuple(self._candidate(entry, model, owners.get(entry.name)) for entry, model in found)
+        for candidate in candidates:
+            self.providers[candidate.provider].check(candidate, request.prompt)
+        return candidates
+
+    def _owners(self, entries: list[ProviderEntry], credentials: tuple[Credentials, ...]) -> dict[str, Credentials]:
+        """Which provider each of the caller's credentials is for.
+
+        Several providers can speak one protocol. A key goes to the one that bears the protocol's name, else to the
+        only one that speaks it; it is never sent to two, because one of them would learn the other's.
+        """
+        owners: dict[str, Credentials] = {}
+        for credential in credentials:
+            kind = _KIND_OF[type(credential)]
+            names = {entry.name for entry in entries if entry.kind == kind}
+            if kind in names:
+                names = {kind}
+            if len(names) > 1:
+                raise invalid_request(
+                    "byok", f"the {kind} credentials could be meant for each of {', '.join(sorted(names))}; ask for one"
+                )
+            owners |= dict.fromkeys(names, credential)
+        return owners
+
+    def _candidate(self, entry: ProviderEntry, model: str, credentials: Credentials | None) -> Candidate:
+        if credentials is not None or entry.kind == "echo":
+            return Candidate(entry.name, model, CredentialMode.BYOK, credentials)
+        if entry.name not in self.managed:
+            raise FlowStackError(
+                Reason.BYOK_REQUIRED,
+                f"The operator has no credentials for {entry.name}. Send your own in byok.",
+                metadata={"provider": entry.name},
+            )
+        return Candidate(entry.name, model, CredentialMode.MANAGED)

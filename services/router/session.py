@@ -1,0 +1,302 @@
+"""One session, from its reservation to its last event.
+
+It runs in a task of its own, not in the RPC's: the client's cancellation, the time limit and the drain each stop it
+in the same way, once, and whatever stops it, it goes on to resolve itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Final
+
+from services.router.buffer import EventBuffer, ReaderStalledError
+from services.router.domain.endings import Cause, Ending, Situation, decide
+from services.router.domain.events import (
+    AttemptFailed,
+    Finish,
+    ProviderEvent,
+    SessionFinished,
+    SessionStarted,
+    ToolCall,
+    ToolResultsWanted,
+)
+from services.router.domain.outcome import FinishReason, Outcome, SessionState
+from services.router.domain.quota import Grant, Quota, Reservation, Resolution
+from services.router.domain.request import (
+    Candidate,
+    CompletionRequest,
+    Customer,
+    Prompt,
+)
+from services.router.domain.tally import Tally
+from services.router.domain.tool_loop import Answer, ToolLoop, ToolLoopError
+from services.router.explain import explanation, session_metadata
+from services.router.limits import SessionLimits
+from services.router.ports import QuotaPort, ToolResultSource
+from services.router.providers.port import Provider, ProviderError
+from services.router.resolver import Claim, Resolver
+from services.shared.clock import Clock
+from services.shared.errors import FieldViolation, FlowStackError, Reason
+from services.shared.log import frames_of, get_logger
+
+_DENIALS: Final = frozenset(
+    {
+        Reason.INVALID_REQUEST,
+        Reason.SESSION_PARAMETERS_DIFFER,
+        Reason.SESSION_ALREADY_RESOLVED,
+        Reason.DUPLICATE_REQUEST,
+        Reason.ENTITLEMENT_MISSING,
+        Reason.SUBSCRIPTION_ENDED,
+        Reason.BUDGET_EXCEEDED,
+        Reason.PAYMENT_OVERDUE,
+        Reason.ACCOUNT_SUSPENDED,
+        Reason.BYOK_REQUIRED,
+        Reason.SESSION_QUOTA_EXCEEDED,
+        Reason.CONCURRENCY_LIMIT_EXCEEDED,
+    }
+)
+"""The answers after which quota certainly holds no unit. After every other one it may."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What every session works with."""
+
+    quota: QuotaPort
+    resolver: Resolver
+    providers: Mapping[str, Provider]
+    clock: Clock
+    limits: SessionLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What one session is to do. `results` is None in a Complete, which has no tool loop."""
+
+    session_id: str
+    customer: Customer
+    request: CompletionRequest
+    candidates: tuple[Candidate, ...]
+    results: ToolResultSource | None
+
+
+class _BrokenError(Exception):
+    """Ends a session that did not come to its natural end."""
+
+    def __init__(
+        self,
+        cause: Cause,
+        detail: str = "",
+        *,
+        violations: Sequence[FieldViolation] = (),
+        retry_after: timedelta | None = None,
+    ) -> None:
+        super().__init__(cause.value)
+        self.cause = cause
+        self.detail = detail
+        self.violations = violations
+        self.retry_after = retry_after
+
+
+class Session:
+    """Runs one assignment. Reads as: `_converse` does the work, `_end` decides and resolves."""
+
+    def __init__(self, world: World, assignment: Assignment) -> None:
+        self._world = world
+        self._assignment = assignment
+        self._began_s = world.clock.monotonic_s()
+        self._tally = Tally(self._began_s)
+        self._reserved = False
+        self._stopped: Cause | None = None
+        self._ending = False
+        self._task: asyncio.Task[None] | None = None
+        self._log = get_logger()
+        self.buffer = EventBuffer(world.limits.buffer_events, world.limits.reader_stall_s)
+
+    def start(self) -> asyncio.Task[None]:
+        """Begins, in a task of its own."""
+        self._task = asyncio.create_task(self._run())
+        return self._task
+
+    def stop(self, cause: Cause) -> None:
+        """Breaks the session off. The first cause counts; one that comes when the end is decided changes nothing."""
+        if cause is Cause.CLIENT_GONE:
+            self.buffer.abandon()
+        if self._stopped is None and not self._ending and self._task is not None:
+            self._stopped = cause
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        ceiling = loop.call_later(self._world.limits.time_limit_s, self.stop, Cause.TIME_LIMIT)
+        try:
+            broken, finish_reason = await self._work()
+        except FlowStackError as denial:
+            self.buffer.close(error=denial)
+            return
+        finally:
+            self._ending = True
+            ceiling.cancel()
+        await self._end(broken, finish_reason)
+
+    async def _work(self) -> tuple[_BrokenError, FinishReason]:
+        """Converses, and says how that came to its end.
+
+        Raises:
+            FlowStackError: quota refused the reservation; there is no session.
+        """
+        finish_reason = FinishReason.STOP
+        try:
+            finish_reason = await self._converse()
+            broken = _BrokenError(Cause.FINISHED)
+        except asyncio.CancelledError:
+            broken = _BrokenError(Cause.SHUTTING_DOWN)
+        except _BrokenError as error:
+            broken = error
+        except ReaderStalledError:
+            broken = _BrokenError(Cause.READER_STALLED)
+        except FlowStackError:
+            if self._stopped is None:
+                raise
+            broken = _BrokenError(self._stopped)
+        except Exception as error:
+            # A defect ends this session alone, uncounted. Its text may hold what a user sent.
+            self._log.error("defect", error_type=type(error).__name__, traceback=frames_of(error))
+            broken = _BrokenError(Cause.INTERNAL)
+        # A cancellation that a library turned into an error of its own is still what ended the session.
+        return (broken if self._stopped is None else _BrokenError(self._stopped)), finish_reason
+
+    async def _converse(self) -> FinishReason:
+        grant = await self._reserve()
+        prompt = _capped(self._assignment.request.prompt, grant.quota)
+        await self.buffer.put((SessionStarted(self._assignment.session_id, grant.quota),))
+        results, loop = self._assignment.results, ToolLoop(grant.quota.max_tool_rounds)
+        candidates = self._assignment.candidates
+        while True:
+            answer = await self._answer(prompt, candidates)
+            wanted = loop.ask(answer.calls) if results is not None else ()
+            if results is None or not wanted:
+                return answer.finish.reason
+            await self.buffer.put((ToolResultsWanted(wanted),))
+            await self._collect(results, loop)
+            prompt = loop.next_prompt(prompt, answer)
+            # Output has begun: whoever gave it goes on.
+            candidates = tuple(c for c in candidates if c is self._tally.serving)
+
+    async def _reserve(self) -> Grant:
+        assignment = self._assignment
+        reservation = Reservation(
+            account_id=assignment.customer.account_id,
+            session_id=assignment.session_id,
+            candidates=assignment.candidates,
+            lease_s=self._world.limits.lease_s,
+            request_id=assignment.request.request_id,
+            api_key_id=assignment.customer.api_key_id,
+            labels=assignment.request.prompt.labels,
+        )
+        self._reserved = True
+        try:
+            grant = await self._world.quota.reserve(reservation)
+        except FlowStackError as error:
+            if error.reason in _DENIALS:
+                self._reserved = False
+                raise
+            raise _BrokenError(Cause.RESERVATION_UNKNOWN) from None
+        if grant.replayed:
+            # Somebody has sent this reservation before; what it entitled to has been started, or given up.
+            raise _BrokenError(Cause.RESERVATION_UNKNOWN)
+        return grant
+
+    async def _answer(self, prompt: Prompt, candidates: Sequence[Candidate]) -> Answer:
+        """One round's answer, from the first candidate that gives one."""
+        for position, candidate in enumerate(candidates, start=1):
+            try:
+                return await self._attempt(candidate, prompt)
+            except ProviderError as error:
+                self._tally.fail(error.failure, error.request_id, self._world.clock.monotonic_s())
+                if self._tally.output_begun or position == len(candidates):
+                    raise _BrokenError(
+                        Cause.PROVIDER_FAILED,
+                        f"{candidate.provider}: {error.message or error.failure.value}",
+                        retry_after=error.retry_after,
+                    ) from None
+                await self.buffer.put((AttemptFailed(candidate.provider, candidate.model, error.failure),))
+        raise AssertionError("a session has at least one candidate")
+
+    async def _attempt(self, candidate: Candidate, prompt: Prompt) -> Answer:
+        """One call of one candidate, its output handed on as it comes."""
+        monotonic_s, tally, put = self._world.clock.monotonic_s, self._tally, self.buffer.put
+        answer: list[ProviderEvent] | None = None if self._assignment.results is None else []
+        tally.begin(candidate, monotonic_s())
+        async with self._world.providers[candidate.provider].open(candidate, prompt) as stream:
+            finish = None
+            while finish is None:
+                events = await stream.read()
+                if isinstance(events[-1], Finish):
+                    finish, events = events[-1], events[:-1]
+                if events:
+                    if not tally.output_begun:
+                        tally.output(monotonic_s())
+                    tally.tool_calls += sum(type(event) is ToolCall for event in events)
+                    if answer is not None:
+                        answer.extend(events)
+                    await put(events)  # type: ignore[arg-type]  # a Finish comes last only, and was taken off
+        tally.finish(finish, stream.request_id, monotonic_s())
+        return Answer.of(finish, answer or ())
+
+    async def _collect(self, results: ToolResultSource, loop: ToolLoop) -> None:
+        limit_s = self._world.limits.tool_results_s
+        try:
+            async with asyncio.timeout(limit_s):
+                while not loop.complete:
+                    loop.add(await results.receive())
+        except TimeoutError:
+            raise _BrokenError(Cause.CALLER_ERROR, f"Tool results did not arrive within {limit_s:g} s.") from None
+        except ToolLoopError as error:
+            raise _BrokenError(Cause.CALLER_ERROR, str(error)) from None
+        except FlowStackError as error:
+            raise _BrokenError(Cause.CALLER_ERROR, error.message, violations=error.violations) from None
+
+    async def _end(self, broken: _BrokenError, finish_reason: FinishReason) -> None:
+        """Decides how the session ends, resolves it, and tells the client."""
+        tally, assignment = self._tally, self._assignment
+        situation = Situation(broken.cause, tally.output_begun, tally.alive, finish_reason, tally.failures)
+        ending = decide(situation)
+        tally.abandon(self._world.clock.monotonic_s())
+        outcome = tally.outcome(ending)
+        state, quota = SessionState.RESERVED, None
+        if self._reserved:
+            resolution = await self._resolve(ending, outcome)
+            if resolution is not None:
+                state, quota = resolution.state, resolution.quota
+        if ending.error is None:
+            self.buffer.close(SessionFinished(outcome, state, quota))
+            return
+        self.buffer.close(
+            error=FlowStackError(
+                ending.error,
+                explanation(ending.error, broken.detail, counted=ending.counted),
+                metadata=session_metadata(assignment.session_id, state) if self._reserved else {},
+                violations=broken.violations,
+                retry_after=broken.retry_after,
+            )
+        )
+
+    async def _resolve(self, ending: Ending, outcome: Outcome) -> Resolution | None:
+        """Starts the resolution, and waits a little for its answer; it goes on either way."""
+        customer, world = self._assignment.customer, self._world
+        claim = Claim(customer.account_id, self._assignment.session_id, self._began_s + world.limits.lease_s)
+        task = world.resolver.start(claim, ending, outcome)
+        await asyncio.wait((task,), timeout=world.limits.resolution_answer_s)
+        return task.result() if task.done() and not task.cancelled() else None
+
+
+def _capped(prompt: Prompt, quota: Quota) -> Prompt:
+    """`prompt` within the plan's cap on output tokens; 0 means that there is none."""
+    cap, asked = quota.max_output_tokens, prompt.max_output_tokens
+    if cap <= 0 or (asked is not None and asked <= cap):
+        return prompt
+    return replace(prompt, max_output_tokens=cap)
