@@ -150,12 +150,10 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
             if caller.kind is CallerKind.CUSTOMER:
                 check_account(caller, getattr(request, "account_id", ""))
 
-    def finished(self, method: str, policy: Policy | None, started_s: float, code: str, reason: str) -> None:
-        """Writes the access log's line. Calls between services that went well are debug, all else is info."""
-        quiet = code == "OK" and policy in (Policy.INTERNAL, Policy.OPEN)
+    def finished(self, method: str, started_s: float, code: str, reason: str) -> None:
+        """Writes the access log's line."""
         duration_ms = round((self._monotonic_s() - started_s) * 1000, 2)
-        write = self._log.debug if quiet else self._log.info
-        write("rpc", method=method, code=code, reason=reason, duration_ms=duration_ms)
+        self._log.info("rpc", method=method, code=code, reason=reason, duration_ms=duration_ms)
 
     def failed(self, method: str, error: BaseException) -> None:
         """Logs a defect of ours: its type and place, never its text."""
@@ -183,12 +181,13 @@ class _Call:
 
     def unary(self, behavior: Behavior, request_streaming: bool) -> Behavior:
         """Wraps a method with one response."""
+        # The generated base class declares plain functions, which raise NotImplementedError.
+        is_async = inspect.iscoroutinefunction(behavior)
 
         async def run(request: Any, context: Context[Any, Any]) -> Any:
-            first = None if request_streaming else request
-            await self._interceptor.admit(self._policy, first, context)
+            await self._interceptor.admit(self._policy, None if request_streaming else request, context)
             result = behavior(self._checked(request) if request_streaming else request, context)
-            return await result if inspect.isawaitable(result) else result
+            return await result if is_async else result
 
         async def handle(request: Any, context: Context[Any, Any]) -> Any:
             outcome = _Outcome(self._interceptor, self._method, self._policy)
@@ -240,12 +239,12 @@ class _Call:
 class _Outcome:
     """How one call ended."""
 
-    __slots__ = ("_code", "_interceptor", "_method", "_policy", "_reason", "_started_s")
+    __slots__ = ("_code", "_interceptor", "_is_quiet", "_method", "_reason", "_started_s")
 
     def __init__(self, interceptor: RpcInterceptor, method: str, policy: Policy | None) -> None:
         self._interceptor = interceptor
         self._method = method
-        self._policy = policy
+        self._is_quiet = policy in (Policy.INTERNAL, Policy.OPEN)
         self._started_s = interceptor.started_s()
         self._code = "OK"
         self._reason = ""
@@ -281,8 +280,9 @@ class _Outcome:
         )
 
     def log(self) -> None:
-        """Writes the access log's line."""
-        self._interceptor.finished(self._method, self._policy, self._started_s, self._code, self._reason)
+        """Writes the access log's line; none for a call between services that went well."""
+        if self._code != "OK" or not self._is_quiet:
+            self._interceptor.finished(self._method, self._started_s, self._code, self._reason)
 
 
 def policies_without_rpc(policies: Mapping[str, Policy], methods: set[str]) -> tuple[set[str], set[str]]:

@@ -1,6 +1,6 @@
 """Runs groups of work on the file: everything of a group is stored by one commit, or nothing is.
 
-Synchronous and single-threaded; the writer (writer.py) owns it. The clock comes in with each group.
+Synchronous; the writer (writer.py) owns it. The clock comes in with each group.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ class Group(NamedTuple):
 
     results: list[Any]
     committed: Committed
+    now_us: int
+    """Quota's clock at all of its decisions."""
 
 
 class Engine:
@@ -43,8 +45,8 @@ class Engine:
         self.must_recover = False
         """Set where a recovery failed: the next group begins with another one."""
 
-    def run(self, work: Sequence[Callable[[Transaction], Any]], wall_us: int, monotonic_s: float) -> Group:
-        """Runs a group of work in one transaction.
+    def prepare(self, work: Sequence[Callable[[Transaction], Any]], wall_us: int, monotonic_s: float) -> Group:
+        """Decides a group of work and writes it, up to the commit.
 
         Args:
             work: what to do; each gets the transaction and answers a result.
@@ -63,11 +65,20 @@ class Engine:
         if self.may_expire(now_us):
             transaction.expire_due()
         results = [step(transaction) for step in work]
-        committed = transaction.write()
+        return Group(results, transaction.write(), now_us)
+
+    def commit(self) -> None:
+        """Makes the prepared group durable. May run in another thread, while nobody else uses the engine.
+
+        Raises:
+            sqlite3.Error: it is not known to be stored, and `recover` has to be called.
+        """
         self._connection.execute("COMMIT")
+
+    def committed(self, group: Group) -> None:
+        """Notes that a group is durable: quota serves, and expiry is held back no longer than it has to."""
         if self._serving_since_us is None:
-            self._serving_since_us = now_us
-        return Group(results, committed)
+            self._serving_since_us = group.now_us
 
     def may_expire(self, now_us: int) -> bool:
         """Whether leases may expire: quota has served for the hold time since its last outage."""

@@ -11,7 +11,7 @@ from services.quota.adapters.sqlite import events
 from services.quota.adapters.sqlite.engine import Engine, Transaction
 from services.quota.adapters.sqlite.rows import row_from_entitlement
 from services.quota.adapters.sqlite.schema import open_database
-from services.quota.adapters.sqlite.writer import Writer
+from services.quota.adapters.sqlite.writer import Committer, Writer
 from services.quota.domain.commands import Command, Result
 from services.quota.domain.cursors import Position
 from services.quota.domain.entitlements import admit_entitlement, quota_of
@@ -27,7 +27,7 @@ class SqliteStore:
         self._connection = connection
         self._engine = Engine(connection, expiry_hold_us)
         self._listeners: list[Callable[[Committed], None]] = []
-        self._writer = Writer(self._engine, clock, self._committed)
+        self._writer = Writer(self._engine, clock, Committer(), self._committed)
 
     @classmethod
     def open(cls, path: Path, clock: Clock, expiry_hold_us: int) -> SqliteStore:

@@ -1,7 +1,8 @@
-"""The one thread that owns the engine: takes whatever is queued as one group, commits it, and answers all of it.
+"""Runs work on the engine in groups: whatever is queued is decided together, committed once, and answered together.
 
-No timer: an idle store commits a lone command at once, and a busy one commits what came in while the last commit was
-on its way to the disk.
+Decisions are made in the event loop, because they take microseconds; only the commit, which waits for the disk, has a
+thread. While one commit is on its way, what comes in queues up and makes the next group. There is no timer: an idle
+store commits a lone command at once.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any, Final, NamedTuple
 
 from services.quota.adapters.sqlite.engine import Engine, Group, Transaction
@@ -20,8 +22,8 @@ from services.shared.clock import Clock
 from services.shared.errors import FlowStackError
 from services.shared.log import get_logger
 
-GROUP_WEIGHT_MAX: Final = 4_096
-"""Commands in one commit at most, so that nobody waits for an endless group."""
+GROUP_WEIGHT_MAX: Final = 512
+"""Commands in one group, beyond the first job's: it bounds how long the loop decides without a pause (about 10 ms)."""
 
 Step = Callable[[Transaction], Any]
 
@@ -34,82 +36,124 @@ class _Job(NamedTuple):
     future: asyncio.Future[Any]
 
 
+class _Raised(NamedTuple):
+    """An error in a result's place: a step raised it before it changed anything, or its group failed."""
+
+    error: Exception
+
+
+class Committer:
+    """A thread that runs one commit at a time and reports back to the event loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._work: SimpleQueue[tuple[Callable[[], None], Callable[[Exception | None], None]] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="quota-commit", daemon=True)
+        self._thread.start()
+
+    def commit(self, commit: Callable[[], None], done: Callable[[Exception | None], None]) -> None:
+        """Runs `commit` in the thread, then `done` in the loop with what it raised."""
+        self._work.put((commit, done))
+
+    async def close(self) -> None:
+        """Ends the thread once its work is done."""
+        self._work.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        while (item := self._work.get()) is not None:
+            commit, done = item
+            failure: Exception | None = None
+            try:
+                commit()
+            except Exception as error:
+                failure = error
+            self._loop.call_soon_threadsafe(done, failure)
+
+
 class Writer:
     """Runs steps on the engine in groups, in the order in which they were submitted."""
 
-    def __init__(self, engine: Engine, clock: Clock, on_committed: Callable[[Committed], None]) -> None:
+    def __init__(
+        self, engine: Engine, clock: Clock, committer: Committer, on_committed: Callable[[Committed], None]
+    ) -> None:
         self._engine = engine
         self._clock = clock
+        self._committer = committer
         self._on_committed = on_committed
-        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._work, name="quota-writer", daemon=True)
+        self._queue: deque[_Job] = deque()
+        self._busy = False
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._closed = False
         self._log = get_logger()
-        self._thread.start()
 
     def submit(self, step: Step, weight: int = 1) -> asyncio.Future[Any]:
         """Queues a step; the future has its result once it is durable.
 
         The future fails with FlowStackError QUOTA_UNAVAILABLE where the group could not be stored, and with what the
-        step itself raised.
+        step itself raised. A caller that goes away changes nothing: what it submitted is decided and stored.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
         if self._closed:
             future.set_exception(unavailable())
-        else:
-            self._queue.put(_Job(step, weight, future))
+            return future
+        self._queue.append(_Job(step, weight, future))
+        if not self._busy:
+            self._busy = True
+            self._idle.clear()
+            # Not at once: what else arrived in this turn of the loop goes into the same group.
+            self._loop.call_soon(self._next_group)
         return future
 
     async def close(self) -> None:
         """Runs what is queued, then ends the thread."""
-        if not self._closed:
-            self._closed = True
-            self._queue.put(None)
-        await asyncio.to_thread(self._thread.join)
+        self._closed = True
+        await self._idle.wait()
+        await self._committer.close()
 
-    def _work(self) -> None:
-        ended = False
-        while not ended:
-            jobs, ended = self._next_group()
-            if jobs:
-                self._run(jobs)
-
-    def _next_group(self) -> tuple[list[_Job], bool]:
-        """Waits for a job and takes what else is there; and whether this was the end."""
-        jobs: list[_Job] = []
-        weight = 0
-        item = self._queue.get()
-        while item is not None:
-            jobs.append(item)
-            weight += item.weight
-            if weight >= GROUP_WEIGHT_MAX:
-                return jobs, False
-            try:
-                item = self._queue.get_nowait()
-            except Empty:
-                return jobs, False
-        return jobs, True
+    def _next_group(self) -> None:
+        if not self._queue:
+            self._busy = False
+            self._idle.set()
+            return
+        jobs = [self._queue.popleft()]
+        weight = jobs[0].weight
+        while self._queue and weight + self._queue[0].weight <= GROUP_WEIGHT_MAX:
+            jobs.append(self._queue.popleft())
+            weight += jobs[-1].weight
+        self._run(jobs)
 
     def _run(self, jobs: list[_Job]) -> None:
-        steps = [_guarded(job.step) for job in jobs]
         try:
-            group = self._engine.run(steps, self._clock.now_us(), self._clock.monotonic_s())
+            steps = [_guarded(job.step) for job in jobs]
+            group = self._engine.prepare(steps, self._clock.now_us(), self._clock.monotonic_s())
         except Exception as error:
-            self._recover(error)
-            if not isinstance(error, sqlite3.Error) or isinstance(error, sqlite3.IntegrityError):
-                # A defect of ours. Whoever else was in the group must not pay for it.
-                self._isolate(jobs, error)
-                return
-            group = _failed(jobs, unavailable())
-        self._loop.call_soon_threadsafe(self._answer, jobs, group)
+            self._fail(jobs, error)
+            return
+        self._committer.commit(self._engine.commit, lambda failure: self._committed(jobs, group, failure))
 
-    def _isolate(self, jobs: list[_Job], error: Exception) -> None:
-        if len(jobs) > 1:
-            for job in jobs:
-                self._run([job])
+    def _committed(self, jobs: list[_Job], group: Group, failure: Exception | None) -> None:
+        if failure is not None:
+            self._fail(jobs, failure)
+            return
+        self._engine.committed(group)
+        self._next_group()
+        self._answer(jobs, group.results)
+        if group.committed.partitions or group.committed.accounts:
+            self._on_committed(group.committed)
+
+    def _fail(self, jobs: list[_Job], error: Exception) -> None:
+        self._recover(error)
+        if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError):
+            self._answer(jobs, [_Raised(unavailable())] * len(jobs))
+        elif len(jobs) == 1:
+            self._answer(jobs, [_Raised(error)])
         else:
-            self._loop.call_soon_threadsafe(self._answer, jobs, _failed(jobs, error))
+            # A defect of ours, in one of them. The others must not pay for it: each goes alone now, in its order.
+            self._queue.extendleft(job._replace(weight=GROUP_WEIGHT_MAX) for job in reversed(jobs))
+        self._loop.call_soon(self._next_group)
 
     def _recover(self, error: Exception) -> None:
         self._log.error("store_failed", error_type=type(error).__name__, detail=str(error))
@@ -120,26 +164,15 @@ class Writer:
             self._log.error("recovery_failed", error_type=type(again).__name__, detail=str(again))
             self._engine.must_recover = True
 
-    def _answer(self, jobs: list[_Job], group: Group) -> None:
-        for job, result in zip(jobs, group.results, strict=True):
+    @staticmethod
+    def _answer(jobs: list[_Job], results: list[Any]) -> None:
+        for job, result in zip(jobs, results, strict=True):
             if job.future.done():
                 continue  # its caller was cancelled; what was decided stands
             if isinstance(result, _Raised):
                 job.future.set_exception(result.error)
             else:
                 job.future.set_result(result)
-        if group.committed.partitions or group.committed.accounts:
-            self._on_committed(group.committed)
-
-
-class _Raised(NamedTuple):
-    """An error in a result's place: a step raised it before it changed anything, or its group failed."""
-
-    error: Exception
-
-
-def _failed(jobs: list[_Job], error: Exception) -> Group:
-    return Group([_Raised(error)] * len(jobs), Committed(frozenset(), frozenset()))
 
 
 def _guarded(step: Step) -> Step:
