@@ -59,7 +59,7 @@ gen: $(READY) ## Generates the stubs from protos/
 	$(BIN)/python gen/generate.py
 
 baseline: $(READY) ## Takes the present protos as what later ones must be compatible with; at a release
-	$(BIN)/python gen/generate.py --image protos/baseline.binpb
+	$(BIN)/python gen/generate.py --baseline protos/baseline.binpb
 
 bench: $(READY) ## Measures, each figure beside its reference in the same run
 	$(BIN)/python -m bench

@@ -3,6 +3,7 @@
     python gen/generate.py           write gen/python/flowstack_protos and nothing else
     python gen/generate.py --check   exit 1 and name the files that differ
     python gen/generate.py --image F write the descriptor image that `buf lint` and `buf breaking` read
+    python gen/generate.py --baseline F write the image without comments, for later protos to be compared with
 
 The protos keep their canonical package (`flowstack.quota.v1`) while the SDK is `import flowstack`, so the
 Python stubs live in a package of their own, `flowstack_protos`; the generated imports are rewritten to it.
@@ -77,13 +78,11 @@ def protoc(arguments: list[str], folder: Path) -> None:
         raise SystemExit(1)
 
 
-def write_image(target: Path) -> None:
-    """Writes the image of all protos, imports and comments included."""
+def write_image(target: Path, *, comments: bool) -> None:
+    """Writes the image of all protos, imports included."""
+    options = ["--include_source_info"] if comments else []
     with tempfile.TemporaryDirectory() as folder:
-        protoc(
-            [f"--descriptor_set_out={target}", "--include_imports", "--include_source_info", *sources()],
-            Path(folder),
-        )
+        protoc([f"--descriptor_set_out={target}", "--include_imports", *options, *sources()], Path(folder))
 
 
 def rewrite_imports(text: str) -> str:
@@ -136,9 +135,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--check", action="store_true", help="compare with what is committed")
     parser.add_argument("--image", type=Path, help="write the descriptor image to this file")
+    parser.add_argument("--baseline", type=Path, help="write the image without comments to this file")
     options = parser.parse_args()
     if options.image:
-        write_image(options.image.resolve())
+        write_image(options.image.resolve(), comments=True)
+        return
+    if options.baseline:
+        write_image(options.baseline.resolve(), comments=False)
         return
     with tempfile.TemporaryDirectory() as folder:
         package = generate(Path(folder))
