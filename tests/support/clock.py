@@ -15,9 +15,9 @@ DAY_US: Final = 24 * HOUR_US
 START: Final = datetime(2026, 3, 10, 12, tzinfo=UTC)
 
 
-def us(year: int, month: int, day: int, hour: int = 0, minute: int = 0, second: int = 0) -> int:
-    """A UTC time in microseconds since 1970."""
-    return us_from_time(datetime(year, month, day, hour, minute, second, tzinfo=UTC))
+def us(year: int, month: int, day: int, *time: int) -> int:
+    """A UTC time, with as much of hour, minute and second as is given, in microseconds since 1970."""
+    return us_from_time(datetime(year, month, day, *time, tzinfo=UTC))
 
 
 class ManualClock:

@@ -87,12 +87,15 @@ def reserve(
     return Reserve(account_id, session_id, tuple(candidates), lease_us, request_id, api_key_id, tuple(labels))
 
 
+COUNTED_BYOK: Final = Outcome(BYOK, b"")
+
+
 def outcome(mode: int = BYOK, payload: bytes = b"") -> Outcome:
     """An outcome."""
     return Outcome(mode, payload)
 
 
-def commit(session_id: str, account_id: str = ACCOUNT, *, ended: Outcome = Outcome(BYOK, b"")) -> Commit:
+def commit(session_id: str, account_id: str = ACCOUNT, *, ended: Outcome = COUNTED_BYOK) -> Commit:
     """A commit command."""
     return Commit(account_id, session_id, ended)
 
