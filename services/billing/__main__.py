@@ -1,0 +1,140 @@
+"""Starts the billing service: `python -m services.billing`."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
+
+from services.billing.adapters.catalogue_file import load_catalogue
+from services.billing.adapters.quota_client import QuotaClient
+from services.billing.adapters.sql.database import Database, open_database
+from services.billing.config import BillingSettings
+from services.billing.domain.catalogue import Catalogue
+from services.billing.domain.paging import PageTokens
+from services.billing.service.accounts import AccountService
+from services.billing.service.api_keys import ApiKeyService
+from services.billing.service.background import Backoff, keep_running
+from services.billing.service.context import Context
+from services.billing.service.dispatcher import EntitlementDispatcher
+from services.billing.service.reader import SessionEventReader
+from services.billing.service.subscriptions import SubscriptionService
+from services.billing.service.usage import UsageService
+from services.billing.servicer.accounts import AccountServicer, InternalAccountServicer
+from services.billing.servicer.registrations import internal_registrations, public_registrations
+from services.billing.servicer.subscriptions import SubscriptionServicer
+from services.billing.servicer.usage import UsageServicer
+from services.shared import log
+from services.shared.auth import Authenticator, Caller, CallerKind
+from services.shared.channel import connect
+from services.shared.clock import Clock, SystemClock
+from services.shared.secret import Secret
+from services.shared.server import DRAIN_GRACE_SECONDS, Port, ServiceHost, run, serve_until_signal
+from services.shared.settings import StartupError, load
+
+BACKOFF: Final = Backoff(0.1, 5.0, random.random)
+"""Between attempts to reach quota."""
+
+USES_INTERVAL_S: Final = 30.0
+"""How often it is written when keys were last used."""
+
+
+@asynccontextmanager
+async def running(settings: BillingSettings, clock: Clock, backoff: Backoff) -> AsyncIterator[ServiceHost]:
+    """Billing with its background work, wired together; the host is started and drained by the caller.
+
+    Raises:
+        StartupError: a setting, the catalogue or the database does not fit.
+    """
+    async with AsyncExitStack() as stack:
+        catalogue = load_catalogue(settings.billing_catalogue_file)
+        database = await open_database(settings.database_url())
+        stack.push_async_callback(database.close)
+        await _assert_catalogue_is_whole(database, catalogue)
+        channel = connect(settings.quota_address, settings)
+        stack.push_async_callback(channel.close)
+        pepper = settings.pepper()
+        tokens = PageTokens(pepper)
+        context = Context(database, QuotaClient(channel), catalogue, tokens, clock, secrets.token_bytes)
+        dispatcher = EntitlementDispatcher(context, backoff)
+        api_keys = ApiKeyService(context, pepper)
+        stack.push_async_callback(api_keys.flush_uses)
+        reader = SessionEventReader(context, dispatcher)
+
+        async def write_uses() -> bool:
+            await asyncio.sleep(USES_INTERVAL_S)
+            await api_keys.flush_uses()
+            return True
+
+        for name, work in (
+            ("entitlements", dispatcher.run_once),
+            ("session events", reader.run_once),
+            ("key uses", write_uses),
+        ):
+            task = asyncio.create_task(keep_running(name, work, backoff), name=name)
+            stack.push_async_callback(_stop, task)
+        yield ServiceHost("billing", settings, _ports(settings, context, dispatcher, api_keys))
+
+
+async def _stop(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def _assert_catalogue_is_whole(database: Database, catalogue: Catalogue) -> None:
+    """Refuses a catalogue that lacks a plan version which was sold."""
+    async with database.transaction() as transaction:
+        sold = await transaction.subscriptions.versions_sold()
+    missing = sorted(f"{plan_id} version {version}" for plan_id, version in sold if not catalogue.has(plan_id, version))
+    if missing:
+        raise StartupError(
+            f"The catalogue lacks what subscriptions have: {', '.join(missing)}. Put it back, with a retire_time "
+            "where it is sold no more."
+        )
+
+
+def _ports(
+    settings: BillingSettings, context: Context, dispatcher: EntitlementDispatcher, api_keys: ApiKeyService
+) -> list[Port]:
+    async def authenticate(secret: Secret) -> Caller:
+        owner = await api_keys.authenticate(secret)
+        return Caller(CallerKind.CUSTOMER, owner.account.account_id, owner.key.api_key_id)
+
+    admin_tokens, internal_tokens = settings.admin_tokens(), settings.internal_tokens()
+    # What a servicer does not define answers UNIMPLEMENTED, from the generated base.
+    public = public_registrations(
+        AccountServicer(AccountService(context, dispatcher), api_keys, context.clock),  # type: ignore[abstract]
+        SubscriptionServicer(SubscriptionService(context), context.clock),  # type: ignore[abstract]
+        UsageServicer(UsageService(context, dispatcher)),  # type: ignore[abstract]
+    )
+    internal = internal_registrations(InternalAccountServicer(api_keys))  # type: ignore[abstract]
+    return [
+        Port(
+            settings.billing_address,
+            "FLOWSTACK_BILLING_ADDRESS",
+            public,
+            lambda policies: Authenticator(policies, admin_tokens=admin_tokens, authenticate_key=authenticate),
+        ),
+        Port(
+            settings.billing_internal_address,
+            "FLOWSTACK_BILLING_INTERNAL_ADDRESS",
+            internal,
+            lambda policies: Authenticator(policies, internal_tokens=internal_tokens),
+            internal=True,
+        ),
+    ]
+
+
+async def main() -> None:
+    """Serves billing until it is told to stop."""
+    settings = load(BillingSettings)
+    log.configure("billing", settings.log_level)
+    async with running(settings, SystemClock(), BACKOFF) as host:
+        await serve_until_signal(host, settings.grace_s(DRAIN_GRACE_SECONDS))
+
+
+if __name__ == "__main__":
+    run("billing", main)

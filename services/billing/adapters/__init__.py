@@ -1,0 +1,1 @@
+"""What billing is connected to: its database, the catalogue file and the quota service."""

@@ -1,0 +1,160 @@
+"""The database: how it is opened, what is asserted before it serves, and its transactions."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import URL, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from services.billing.adapters.migrations.steps import migrate, problem_of_schema
+from services.billing.adapters.sql.accounts import SqlAccounts, SqlApiKeys
+from services.billing.adapters.sql.ledger import SqlLedger
+from services.billing.adapters.sql.subscriptions import SqlEntitlements, SqlRequests, SqlSubscriptions
+from services.shared.errors import FlowStackError, Reason
+from services.shared.log import get_logger
+from services.shared.settings import StartupError
+
+SETTING: Final = "FLOWSTACK_BILLING_DATABASE"
+
+
+class SqlTransaction:
+    """One transaction."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self.accounts = SqlAccounts(connection)
+        self.api_keys = SqlApiKeys(connection)
+        self.subscriptions = SqlSubscriptions(connection)
+        self.entitlements = SqlEntitlements(connection)
+        self.ledger = SqlLedger(connection)
+        self.requests = SqlRequests(connection)
+
+
+class Database:
+    """Billing's store on SQLite or PostgreSQL."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.engine = engine
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[SqlTransaction]:
+        """Opens a transaction; it commits at the block's end and is undone where the block raises.
+
+        Raises:
+            FlowStackError: BILLING_UNAVAILABLE where the database cannot be reached or does not answer.
+        """
+        try:
+            async with self.engine.begin() as connection:
+                yield SqlTransaction(connection)
+        except (OperationalError, InterfaceError, PoolTimeoutError) as error:
+            get_logger().error("database_failed", error_type=type(error).__name__)
+            raise FlowStackError(
+                Reason.BILLING_UNAVAILABLE, "Billing's database does not answer. Nothing was changed; try again."
+            ) from error
+
+    async def close(self) -> None:
+        """Closes the database."""
+        await self.engine.dispose()
+
+
+async def open_database(address: str) -> Database:
+    """Opens the database at `address` and asserts that it can serve.
+
+    SQLite is brought to the current schema here, because its file belongs to this process alone. PostgreSQL is not:
+    several replicas share it, and a schema changes once, when the operator says so.
+
+    Raises:
+        StartupError: it cannot be opened, another process owns it, or its schema is not the current one.
+    """
+    url = _url(address)
+    engine = _sqlite(url) if url.get_backend_name() == "sqlite" else _postgresql(url)
+    try:
+        async with engine.begin() as connection:
+            if engine.dialect.name == "sqlite":
+                await _assert_durable(connection, url)
+            else:
+                await _assert_current(connection)
+    except DBAPIError as error:
+        await engine.dispose()
+        raise StartupError(_explain(url, error)) from error
+    except BaseException:
+        await engine.dispose()
+        raise
+    return Database(engine)
+
+
+def _url(address: str) -> URL:
+    try:
+        url = make_url(address)
+    except ArgumentError:
+        raise StartupError(f"{SETTING} is not a database address. Use sqlite:///path or postgresql://…") from None
+    if url.drivername == "sqlite" and url.database and url.database != ":memory:":
+        return url.set(drivername="sqlite+aiosqlite")
+    if url.drivername == "postgresql":
+        return url.set(drivername="postgresql+psycopg")
+    raise StartupError(f"{SETTING} names {url.drivername}. Use sqlite:///path or postgresql://…")
+
+
+def _sqlite(url: URL) -> AsyncEngine:
+    assert url.database is not None
+    Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    # One connection, kept for good. Two on one file are what SQLite up to 3.51.2 can corrupt a WAL with.
+    engine = create_async_engine(url, pool_size=1, max_overflow=0, pool_recycle=-1, connect_args={"timeout": 0})
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def _connected(connection: Any, _: object) -> None:
+        # The driver's own idea of when a transaction begins leaves reads and DDL outside of it; BEGIN is said below.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def _begun(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _postgresql(url: URL) -> AsyncEngine:
+    try:
+        return create_async_engine(url, isolation_level="READ COMMITTED", pool_pre_ping=True)
+    except ModuleNotFoundError as error:
+        raise StartupError(
+            f"{SETTING} names PostgreSQL, and its driver {error.name} is not installed. Install psycopg, or use "
+            "sqlite:///path."
+        ) from None
+
+
+async def _assert_durable(connection: AsyncConnection, url: URL) -> None:
+    await connection.run_sync(migrate, str(url.database))
+    journal_mode = (await connection.exec_driver_sql("PRAGMA journal_mode")).scalar_one()
+    synchronous = (await connection.exec_driver_sql("PRAGMA synchronous")).scalar_one()
+    if journal_mode != "wal" or synchronous != 2:
+        raise StartupError(
+            f"{url.database}: the file system gives journal mode {journal_mode} and synchronous {synchronous}, where "
+            f"WAL and FULL are needed to survive a crash. Put {SETTING} on a local disk."
+        )
+
+
+async def _assert_current(connection: AsyncConnection) -> None:
+    problem = await connection.run_sync(problem_of_schema)
+    if problem:
+        raise StartupError(f"The database of {SETTING} {problem}")
+
+
+def _explain(url: URL, error: DBAPIError) -> str:
+    if url.get_backend_name() != "sqlite":
+        return f"{SETTING}: the database cannot be reached or used ({type(error.orig).__name__}). Check the address."
+    if "locked" in str(error.orig):
+        return (
+            f"Another process has {url.database} open. Stop it, or set {SETTING} to another file: "
+            "one billing process owns its file alone."
+        )
+    return f"{url.database} cannot be used as billing's database ({error.orig}). Move it away, or set {SETTING}."

@@ -1,0 +1,208 @@
+"""Subscriptions, the outbox of entitlements, and remembered requests in SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from sqlalchemy import Select, delete, func, insert, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.billing.adapters.sql.dialect import insert_unless_there
+from services.billing.adapters.sql.rows import (
+    change_from_row,
+    entitlement_from_text,
+    entitlement_to_text,
+    subscription_from_row,
+    terms_to_text,
+)
+from services.billing.adapters.sql.tables import ENTITLEMENT_OUTBOX, REQUESTS, SUBSCRIPTION_CHANGES, SUBSCRIPTIONS
+from services.billing.domain.entitlements import Entitlement, EntitlementStatus
+from services.billing.domain.model import Subscription, SubscriptionChange
+from services.billing.domain.paging import Position
+from services.billing.store import PendingEntitlement
+from services.shared.errors import FlowStackError, Reason
+
+_OUTBOX = ENTITLEMENT_OUTBOX.c
+_CHANGES = SUBSCRIPTION_CHANGES.c
+
+
+class SqlSubscriptions:
+    """Subscriptions and their history."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def insert(self, subscription: Subscription) -> None:
+        """Adds a subscription."""
+        await self._connection.execute(
+            insert(SUBSCRIPTIONS),
+            {
+                "subscription_id": subscription.subscription_id,
+                "account_id": subscription.account_id,
+                "plan_id": subscription.terms.plan_id,
+                "plan_version": subscription.terms.plan_version,
+                "terms": terms_to_text(subscription.terms),
+                "anchor_us": subscription.anchor_us,
+                "end_us": subscription.end_us,
+                "version": subscription.version,
+            },
+        )
+
+    async def insert_change(self, change: SubscriptionChange) -> None:
+        """Adds a change to the history."""
+        await self._connection.execute(
+            insert(SUBSCRIPTION_CHANGES),
+            {
+                "change_id": change.change_id,
+                "account_id": change.account_id,
+                "subscription_id": change.subscription_id,
+                "kind": int(change.kind),
+                "state": int(change.state),
+                "from_terms": terms_to_text(change.from_terms),
+                "to_terms": terms_to_text(change.to_terms),
+                "request_us": change.request_us,
+                "effective_us": change.effective_us,
+                "drop_us": change.drop_us,
+                "amount_micro": change.amount_micro,
+                "invoice_id": change.invoice_id,
+                "request_id": change.request_id,
+            },
+        )
+
+    async def get(self, subscription_id: str) -> Subscription:
+        """Reads a subscription that is known to exist."""
+        query = select(SUBSCRIPTIONS).where(SUBSCRIPTIONS.c.subscription_id == subscription_id)
+        return subscription_from_row((await self._connection.execute(query)).one())
+
+    async def changes(self, account_id: str, after: Position | None, limit: int) -> Sequence[SubscriptionChange]:
+        """Changes of all subscriptions of an account, newest first."""
+        query = select(SUBSCRIPTION_CHANGES).where(_CHANGES.account_id == account_id)
+        if after is not None:
+            query = query.where(tuple_(_CHANGES.request_us, _CHANGES.change_id) < tuple_(*after))
+        query = query.order_by(_CHANGES.request_us.desc(), _CHANGES.change_id.desc()).limit(limit)
+        return [change_from_row(row) for row in await self._connection.execute(query)]
+
+    async def versions_sold(self) -> Collection[tuple[str, int]]:
+        """Every plan_id and version that a subscription has."""
+        query = select(SUBSCRIPTIONS.c.plan_id, SUBSCRIPTIONS.c.plan_version).distinct()
+        return [(row.plan_id, row.plan_version) for row in await self._connection.execute(query)]
+
+
+class SqlEntitlements:
+    """The outbox of entitlements."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def status(self, account_id: str) -> EntitlementStatus:
+        """How far an account's entitlement has come; revision 0 where it has none yet."""
+        query = select(_OUTBOX.revision, _OUTBOX.pending).where(_OUTBOX.account_id == account_id)
+        row = (await self._connection.execute(query)).one_or_none()
+        return EntitlementStatus(0, False) if row is None else EntitlementStatus(row.revision, not row.pending)
+
+    async def put(self, entitlement: Entitlement, now_us: int) -> None:
+        """Replaces an account's entitlement by one with a higher revision, to be sent at once."""
+        await self._connection.execute(
+            delete(ENTITLEMENT_OUTBOX).where(
+                _OUTBOX.account_id == entitlement.account_id, _OUTBOX.revision < entitlement.revision
+            )
+        )
+        await self._connection.execute(
+            insert(ENTITLEMENT_OUTBOX),
+            {
+                "account_id": entitlement.account_id,
+                "revision": entitlement.revision,
+                "entitlement": entitlement_to_text(entitlement),
+                "pending": True,
+                "attempts": 0,
+                "next_attempt_us": now_us,
+                "update_us": now_us,
+                "applied_us": 0,
+            },
+        )
+
+    async def find_pending(self, account_id: str) -> PendingEntitlement | None:
+        """The account's entitlement, where quota does not have it yet."""
+        found = await self._pending(_pending().where(_OUTBOX.account_id == account_id))
+        return found[0] if found else None
+
+    async def due(self, now_us: int, limit: int) -> Sequence[PendingEntitlement]:
+        """Entitlements that are to be sent by now, the longest due first."""
+        query = _pending().where(_OUTBOX.next_attempt_us <= now_us).order_by(_OUTBOX.next_attempt_us).limit(limit)
+        return await self._pending(query)
+
+    async def _pending(self, query: Select[Any]) -> Sequence[PendingEntitlement]:
+        rows = await self._connection.execute(query)
+        return [PendingEntitlement(entitlement_from_text(row.entitlement), row.attempts) for row in rows]
+
+    async def next_due_us(self) -> int | None:
+        """When the next one is to be sent; None where nothing is pending."""
+        query = select(func.min(_OUTBOX.next_attempt_us)).where(_OUTBOX.pending.is_(True))
+        next_us: int | None = (await self._connection.execute(query)).scalar_one()
+        return next_us
+
+    async def mark_applied(self, account_id: str, revision: int, now_us: int) -> None:
+        """Quota has the revision. Changes nothing where there is a newer one meanwhile."""
+        await self._connection.execute(
+            update(ENTITLEMENT_OUTBOX)
+            .where(_OUTBOX.account_id == account_id, _OUTBOX.revision == revision)
+            .values(pending=False, attempts=0, applied_us=now_us)
+        )
+
+    async def mark_failed(self, account_id: str, revision: int, next_attempt_us: int) -> None:
+        """Quota was not reached: the revision is to be sent again then."""
+        await self._connection.execute(
+            update(ENTITLEMENT_OUTBOX)
+            .where(_OUTBOX.account_id == account_id, _OUTBOX.revision == revision, _OUTBOX.pending.is_(True))
+            .values(attempts=_OUTBOX.attempts + 1, next_attempt_us=next_attempt_us)
+        )
+
+    async def renew(self, now_us: int, account_id: str = "") -> None:
+        """Has what quota acknowledged sent again: of one account, or of all."""
+        statement = update(ENTITLEMENT_OUTBOX).where(_OUTBOX.pending.is_(False))
+        if account_id:
+            statement = statement.where(_OUTBOX.account_id == account_id)
+        await self._connection.execute(statement.values(pending=True, attempts=0, next_attempt_us=now_us))
+
+
+def _pending() -> Select[Any]:
+    return select(_OUTBOX.entitlement, _OUTBOX.attempts).where(_OUTBOX.pending.is_(True))
+
+
+class SqlRequests:
+    """Requests that carried a request_id."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def begin(self, method: str, scope: str, request_id: str, content: str, now_us: int) -> str | None:
+        """Remembers a request; answers what the same one was answered with before, None for a new one."""
+        values = {
+            "method": method,
+            "scope": scope,
+            "request_id": request_id,
+            "content": content,
+            "answer": "",
+            "create_us": now_us,
+        }
+        # On PostgreSQL this waits for another transaction that has the same request under way.
+        statement = insert_unless_there(self._connection, REQUESTS).returning(REQUESTS.c.request_id)
+        if (await self._connection.execute(statement, values)).one_or_none() is not None:
+            return None
+        earlier = (await self._connection.execute(select(REQUESTS).where(*_is(method, scope, request_id)))).one()
+        if earlier.content != content:
+            raise FlowStackError(
+                Reason.DUPLICATE_REQUEST,
+                "The request_id came before with other content. Repeat a request unchanged, or send a new request_id.",
+            )
+        answer: str = earlier.answer
+        return answer
+
+    async def finish(self, method: str, scope: str, request_id: str, answer: str) -> None:
+        """Keeps the answer of a request that was begun in this transaction."""
+        await self._connection.execute(update(REQUESTS).where(*_is(method, scope, request_id)).values(answer=answer))
+
+
+def _is(method: str, scope: str, request_id: str) -> tuple[Any, ...]:
+    return (REQUESTS.c.method == method, REQUESTS.c.scope == scope, REQUESTS.c.request_id == request_id)

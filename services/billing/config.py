@@ -1,0 +1,20 @@
+"""Settings of the billing service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from services.shared.settings import CommonSettings
+
+
+class BillingSettings(CommonSettings):
+    """What billing reads from the environment."""
+
+    billing_database: str = ""
+    """`sqlite:///path` or `postgresql://…`; empty for `billing.db` under the data folder."""
+    billing_catalogue_file: Path | None = None
+    """Another catalogue of plans and offers than the one that ships."""
+
+    def database_url(self) -> str:
+        """The database's address."""
+        return self.billing_database or f"sqlite:///{self.data_dir / 'billing.db'}"

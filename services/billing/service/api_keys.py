@@ -1,0 +1,134 @@
+"""API keys: making, listing, revoking, and telling whose one is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from services.billing.domain.api_keys import (
+    ACTIVE_KEYS_MAX,
+    check_key,
+    digest_of,
+    invalid_key,
+    key_id_of,
+    make_key,
+)
+from services.billing.domain.model import AccountState, ApiKey
+from services.billing.service.context import Context
+from services.billing.service.paging import Page, PageRequest, read_page
+from services.billing.store import KeyOwner
+from services.shared.errors import FlowStackError, Reason, invalid_request
+from services.shared.secret import Secret
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedKey:
+    """A new key and its secret, which is kept nowhere."""
+
+    key: ApiKey
+    secret: Secret
+
+
+class ApiKeyService:
+    """Use cases of API keys."""
+
+    def __init__(self, context: Context, pepper: Secret) -> None:
+        self._context = context
+        self._pepper = pepper
+        self._uses: dict[str, int] = {}
+
+    async def create(self, account_id: str, display_name: str, expire_us: int) -> CreatedKey:
+        """Creates a key of an account; `expire_us` 0 for one that does not expire.
+
+        Raises:
+            FlowStackError: ACCOUNT_NOT_FOUND, ACCOUNT_DELETED, API_KEY_LIMIT_EXCEEDED; INVALID_REQUEST for an
+                expire_time that is not in the future.
+        """
+        now_us = self._context.clock.now_us()
+        if expire_us and expire_us <= now_us:
+            raise invalid_request("expire_time", "must be in the future")
+        made = make_key(self._context.randomness)
+        digest = digest_of(made.secret, self._pepper)
+        key = ApiKey(made.api_key_id, account_id, display_name, digest, now_us, expire_us, 0, 0, "", "")
+        async with self._context.store.transaction() as transaction:
+            account = await transaction.accounts.lock(account_id)
+            if account.state is AccountState.DELETED:
+                raise FlowStackError(
+                    Reason.ACCOUNT_DELETED, "The account is deleted and gets no keys any more. Create another account."
+                )
+            if await transaction.api_keys.count_active(account_id, now_us) >= ACTIVE_KEYS_MAX:
+                raise FlowStackError(
+                    Reason.API_KEY_LIMIT_EXCEEDED,
+                    f"The account has {ACTIVE_KEYS_MAX} active API keys. Revoke one that is not used any more.",
+                    metadata={"limit": str(ACTIVE_KEYS_MAX)},
+                )
+            await transaction.api_keys.insert(key)
+        return CreatedKey(key, made.secret)
+
+    async def list(self, account_id: str, request: PageRequest, *, include_inactive: bool) -> Page[ApiKey]:
+        """Lists keys of an account, newest first.
+
+        Raises:
+            FlowStackError: ACCOUNT_NOT_FOUND; INVALID_REQUEST: another call's page token.
+        """
+        now_us = self._context.clock.now_us()
+        async with self._context.store.transaction() as transaction:
+            await transaction.accounts.get(account_id)
+            return await read_page(
+                self._context.page_tokens,
+                ("ListApiKeys", account_id, str(include_inactive)),
+                request,
+                lambda after, limit: transaction.api_keys.list(
+                    account_id, now_us, after, limit, include_inactive=include_inactive
+                ),
+                lambda key: (key.create_us, key.api_key_id),
+            )
+
+    async def revoke(self, account_id: str, api_key_id: str) -> ApiKey:
+        """Revokes a key of an account for good; a key that is revoked already is answered unchanged.
+
+        Raises:
+            FlowStackError: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND.
+        """
+        now_us = self._context.clock.now_us()
+        async with self._context.store.transaction() as transaction:
+            await transaction.accounts.lock(account_id)
+            key = await transaction.api_keys.find(account_id, api_key_id)
+            if key is None:
+                raise FlowStackError(
+                    Reason.API_KEY_NOT_FOUND, "The account has no such API key. ListApiKeys shows those that it has."
+                )
+            if key.revoke_us:
+                return key
+            await transaction.api_keys.revoke(api_key_id, now_us)
+        return replace(key, revoke_us=now_us)
+
+    async def authenticate(self, secret: Secret) -> KeyOwner:
+        """Says whose key `secret` is. One whose form or checksum is wrong is refused without asking the store.
+
+        Raises:
+            FlowStackError: API_KEY_MISSING, API_KEY_INVALID, API_KEY_REVOKED, API_KEY_EXPIRED.
+        """
+        if not secret:
+            raise FlowStackError(Reason.API_KEY_MISSING, "The API key is empty. Send the customer's `fs_…`.")
+        api_key_id = key_id_of(secret)
+        if api_key_id is None:
+            raise invalid_key()
+        async with self._context.store.transaction() as transaction:
+            owner = await transaction.api_keys.find_owner(api_key_id)
+        now_us = self._context.clock.now_us()
+        check_key(None if owner is None else owner.key, digest_of(secret, self._pepper), now_us)
+        assert owner is not None
+        self._uses[api_key_id] = now_us
+        return owner
+
+    async def flush_uses(self) -> None:
+        """Writes when keys were last used: gathered, because a write for each call would be the dearest part of it."""
+        if not self._uses:
+            return
+        uses, self._uses = self._uses, {}
+        try:
+            async with self._context.store.transaction() as transaction:
+                await transaction.api_keys.note_uses(uses)
+        except BaseException:
+            self._uses = uses | self._uses
+            raise

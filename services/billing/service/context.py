@@ -1,0 +1,24 @@
+"""What every use case works with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from services.billing.domain.catalogue import Catalogue
+from services.billing.domain.ids import Randomness
+from services.billing.domain.paging import PageTokens
+from services.billing.quota import Quota
+from services.billing.store import Store
+from services.shared.clock import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The store, the quota service, the catalogue, and the injected sources of time and randomness."""
+
+    store: Store
+    quota: Quota
+    catalogue: Catalogue
+    page_tokens: PageTokens
+    clock: Clock
+    randomness: Randomness

@@ -1,0 +1,47 @@
+"""Live usage."""
+
+from __future__ import annotations
+
+from services.billing.domain.ledger import partition_of
+from services.billing.domain.usage import Usage, day_start_us, usage_of
+from services.billing.service.context import Context
+from services.billing.service.dispatcher import EntitlementDispatcher
+from services.shared.errors import FlowStackError, Reason
+
+
+class UsageService:
+    """Use cases of usage."""
+
+    def __init__(self, context: Context, dispatcher: EntitlementDispatcher) -> None:
+        self._context = context
+        self._dispatcher = dispatcher
+
+    async def get(self, account_id: str, timeout_s: float) -> Usage:
+        """Reads an account's usage: counts and refusal live from quota, today's sessions and money from the ledger.
+
+        Today begins at 00:00 UTC. The ledger follows quota within a second or so.
+
+        Args:
+            account_id: the account.
+            timeout_s: how long quota may take to answer.
+
+        Raises:
+            FlowStackError: ACCOUNT_NOT_FOUND, QUOTA_UNAVAILABLE, ENTITLEMENT_MISSING.
+        """
+        async with self._context.store.transaction() as transaction:
+            await transaction.accounts.get(account_id)
+        try:
+            quota = await self._context.quota.get_quota(account_id, timeout_s)
+        except FlowStackError as error:
+            if error.reason is Reason.ENTITLEMENT_MISSING:
+                # It was acknowledged, perhaps, by a store that quota has no more.
+                await self._dispatcher.renew(account_id)
+            raise
+        now_us = self._context.clock.now_us()
+        async with self._context.store.transaction() as transaction:
+            account = await transaction.accounts.get(account_id)
+            subscription = await transaction.subscriptions.get(account.subscription_id)
+            ledger = await transaction.ledger.usage(account_id, day_start_us(now_us), quota.period_start_us)
+            watermark_us = await transaction.ledger.watermark_us(partition_of(account_id))
+        # Before the first watermark the ledger is known to be complete up to the account's own beginning.
+        return usage_of(subscription, quota, ledger, max(watermark_us, account.create_us), now_us)

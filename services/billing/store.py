@@ -1,0 +1,246 @@
+"""The port to billing's store. A use case opens a transaction, reads, decides and writes; it all holds or none."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from services.billing.domain.entitlements import Entitlement, EntitlementStatus
+from services.billing.domain.ledger import LedgerUsage, PartitionCursor, PositionedEntry, Watermark
+from services.billing.domain.model import Account, AccountState, ApiKey, Subscription, SubscriptionChange
+from services.billing.domain.paging import Position
+
+
+@dataclass(frozen=True, slots=True)
+class AccountFilter:
+    """Which accounts are listed."""
+
+    states: tuple[AccountState, ...]
+    """Empty for all but deleted ones."""
+    plan_id: str
+    email: str
+    """Letter case aside."""
+
+
+class KeyOwner(NamedTuple):
+    """An API key with the account and the subscription that it acts for."""
+
+    key: ApiKey
+    account: Account
+    subscription: Subscription
+
+
+class PendingEntitlement(NamedTuple):
+    """An entitlement on its way to quota."""
+
+    entitlement: Entitlement
+    attempts: int
+    """How often it was sent in vain."""
+
+
+class LedgerInsert(NamedTuple):
+    """What became of a batch of entries."""
+
+    inserted: int
+    """Entries that were new."""
+    unknown_accounts: frozenset[str]
+    """Accounts that billing does not know; their entries were kept aside."""
+
+
+class Accounts(Protocol):
+    """Accounts."""
+
+    async def insert(self, account: Account) -> None:
+        """Adds an account."""
+
+    async def get(self, account_id: str) -> Account:
+        """Reads an account.
+
+        Raises:
+            FlowStackError: ACCOUNT_NOT_FOUND.
+        """
+        ...
+
+    async def lock(self, account_id: str) -> Account:
+        """Reads an account and makes other writers of it wait for this transaction's end.
+
+        Raises:
+            FlowStackError: ACCOUNT_NOT_FOUND.
+        """
+        ...
+
+    async def list(self, wanted: AccountFilter, after: Position | None, limit: int) -> Sequence[Account]:
+        """Accounts, newest first."""
+        ...
+
+
+class ApiKeys(Protocol):
+    """API keys."""
+
+    async def insert(self, key: ApiKey) -> None:
+        """Adds a key."""
+
+    async def find(self, account_id: str, api_key_id: str) -> ApiKey | None:
+        """One key of an account."""
+        ...
+
+    async def find_owner(self, api_key_id: str) -> KeyOwner | None:
+        """A key with whom it acts for, in one read."""
+        ...
+
+    async def list(
+        self, account_id: str, now_us: int, after: Position | None, limit: int, *, include_inactive: bool
+    ) -> Sequence[ApiKey]:
+        """Keys of an account, newest first."""
+        ...
+
+    async def count_active(self, account_id: str, now_us: int) -> int:
+        """How many keys of an account are neither revoked nor expired."""
+        ...
+
+    async def revoke(self, api_key_id: str, now_us: int) -> None:
+        """Revokes a key for good."""
+
+    async def note_uses(self, uses: Mapping[str, int]) -> None:
+        """Sets when keys were last used, where that is later than what is stored."""
+
+
+class Subscriptions(Protocol):
+    """Subscriptions and their history."""
+
+    async def insert(self, subscription: Subscription) -> None:
+        """Adds a subscription."""
+
+    async def insert_change(self, change: SubscriptionChange) -> None:
+        """Adds a change to the history."""
+
+    async def get(self, subscription_id: str) -> Subscription:
+        """Reads a subscription that is known to exist."""
+        ...
+
+    async def changes(self, account_id: str, after: Position | None, limit: int) -> Sequence[SubscriptionChange]:
+        """Changes of all subscriptions of an account, newest first."""
+        ...
+
+    async def versions_sold(self) -> Collection[tuple[str, int]]:
+        """Every plan_id and version that a subscription has."""
+        ...
+
+
+class Entitlements(Protocol):
+    """The outbox of entitlements: of each account the newest, and whether quota has it."""
+
+    async def status(self, account_id: str) -> EntitlementStatus:
+        """How far an account's entitlement has come; revision 0 where it has none yet."""
+        ...
+
+    async def put(self, entitlement: Entitlement, now_us: int) -> None:
+        """Replaces an account's entitlement by one with a higher revision, to be sent at once."""
+
+    async def find_pending(self, account_id: str) -> PendingEntitlement | None:
+        """The account's entitlement, where quota does not have it yet."""
+        ...
+
+    async def due(self, now_us: int, limit: int) -> Sequence[PendingEntitlement]:
+        """Entitlements that are to be sent by now, the longest due first."""
+        ...
+
+    async def next_due_us(self) -> int | None:
+        """When the next one is to be sent; None where nothing is pending."""
+        ...
+
+    async def mark_applied(self, account_id: str, revision: int, now_us: int) -> None:
+        """Quota has the revision. Changes nothing where there is a newer one meanwhile."""
+
+    async def mark_failed(self, account_id: str, revision: int, next_attempt_us: int) -> None:
+        """Quota was not reached: the revision is to be sent again then."""
+
+    async def renew(self, now_us: int, account_id: str = "") -> None:
+        """Has what quota acknowledged sent again: of one account, or of all. Quota's store was replaced."""
+
+
+class Ledger(Protocol):
+    """The append-only ledger, and how far quota's events have been read."""
+
+    async def claim(self) -> tuple[int, Sequence[PartitionCursor]]:
+        """Takes over every partition: answers the new fence, and the cursors. An earlier reader can write no more."""
+        ...
+
+    async def advance(self, fence: int, cursors: Mapping[int, str], watermarks: Sequence[Watermark]) -> bool:
+        """Moves cursors and watermarks; False where another reader has claimed a partition since."""
+        ...
+
+    async def insert(self, entries: Sequence[PositionedEntry], now_us: int) -> LedgerInsert:
+        """Appends what is new of `entries`; a repeat changes nothing, whenever it comes."""
+        ...
+
+    async def usage(self, account_id: str, day_start_us: int, period_start_us: int) -> LedgerUsage:
+        """An account's counts in the day and the period."""
+        ...
+
+    async def watermark_us(self, partition: int) -> int:
+        """Every event of the partition before this time has been read; 0 where nothing is known."""
+        ...
+
+
+class Requests(Protocol):
+    """Requests that carried a request_id, and what they were answered with, for good."""
+
+    async def begin(self, method: str, scope: str, request_id: str, content: str, now_us: int) -> str | None:
+        """Remembers a request; answers what the same one was answered with before, None for a new one.
+
+        Raises:
+            FlowStackError: DUPLICATE_REQUEST: the request_id came with other content.
+        """
+        ...
+
+    async def finish(self, method: str, scope: str, request_id: str, answer: str) -> None:
+        """Keeps the answer of a request that was begun in this transaction."""
+
+
+class Transaction(Protocol):
+    """One transaction: everything in it is written, or nothing."""
+
+    @property
+    def accounts(self) -> Accounts:
+        """Accounts."""
+        ...
+
+    @property
+    def api_keys(self) -> ApiKeys:
+        """API keys."""
+        ...
+
+    @property
+    def subscriptions(self) -> Subscriptions:
+        """Subscriptions and their history."""
+        ...
+
+    @property
+    def entitlements(self) -> Entitlements:
+        """The outbox of entitlements."""
+        ...
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger."""
+        ...
+
+    @property
+    def requests(self) -> Requests:
+        """Requests with a request_id."""
+        ...
+
+
+class Store(Protocol):
+    """Billing's store."""
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """Opens a transaction; it commits at the block's end and is undone where the block raises.
+
+        Raises:
+            FlowStackError: BILLING_UNAVAILABLE where the database cannot be reached or does not answer.
+        """
+        ...
