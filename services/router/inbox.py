@@ -15,6 +15,9 @@ from services.shared.errors import FlowStackError, invalid_request
 MESSAGES_MAX: Final = 4
 """How many messages may wait to be asked for; a client that sends more is held up by gRPC's flow control."""
 
+CANCELLATION_SECONDS: Final = 0.05
+"""How long after the end of its requests a call's cancellation may be told: it must not pass for a half-close."""
+
 
 class Inbox:
     """Reads the requests of one Chat in a task of its own.
@@ -64,4 +67,6 @@ class Inbox:
         except FlowStackError as error:
             await self._queue.put(error)
         else:
+            # A cancelled call's requests end as well, and gRPC tells that first; the cancellation stops this task.
+            await asyncio.sleep(CANCELLATION_SECONDS)
             await self._queue.put(None)

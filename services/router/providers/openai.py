@@ -30,7 +30,7 @@ from services.router.providers.openai_wire import (
 )
 from services.router.providers.port import DEFAULT_TIMEOUTS, ProviderError, Timeouts
 from services.router.providers.redaction import filtered
-from services.router.providers.sse import SseOverflowError, SseParser
+from services.router.providers.sse import SseEvent, SseOverflowError, SseParser
 from services.router.providers.stall import StallGuard
 from services.router.providers.tool_calls import ToolCallAssembly
 from services.shared.secret import Secret
@@ -167,6 +167,7 @@ class OpenAiStream:
         self._parser = SseParser()
         self._calls = ToolCallAssembly()
         self._tool_calls: list[ToolCall] = []
+        self._broken: ProviderError | None = None
         self._finish_reason: str | None = None
         self._usage: WireUsage | None = None
 
@@ -174,19 +175,18 @@ class OpenAiStream:
         """The next events; see the port."""
         # Only the time that is spent waiting here counts: a slow client is no silent provider.
         self._guard.progress()
-        while not self.ended:
+        while self._broken is None and not self.ended:
             chunk = await self._next_chunk()
             if not chunk:
                 break
-            try:
-                raw_events = self._parser.feed(chunk)
-                events = [event for raw in raw_events for event in self._events_of(raw.data)]
-            except (msgspec.DecodeError, ValueError, RecursionError, SseOverflowError):
-                raise self._error(AttemptFailure.MALFORMED, "The provider sent what its format forbids.") from None
+            raw_events = self._parsed(chunk)
+            events = self._decoded(raw_events)
             if events:
                 return events
             if raw_events:
                 self._guard.progress()
+        if self._broken is not None:
+            raise self._broken
         return (*self._finished_calls(), self._finish())
 
     async def _next_chunk(self) -> bytes:
@@ -198,6 +198,25 @@ class OpenAiStream:
             if self._finish_reason is not None:
                 return b""
             raise self._error(AttemptFailure.TRUNCATED, "The provider's stream broke off.") from None
+
+    def _parsed(self, chunk: bytes) -> list[SseEvent]:
+        try:
+            return self._parser.feed(chunk)
+        except SseOverflowError:
+            self._broken = self._error(AttemptFailure.MALFORMED, "The provider sent an event over the limit.")
+            return []
+
+    def _decoded(self, raw_events: Sequence[SseEvent]) -> list[ProviderEvent]:
+        """What the events say, up to one that breaks the stream: what came before it is handed on first."""
+        events: list[ProviderEvent] = []
+        try:
+            for raw in raw_events:
+                events += self._events_of(raw.data)
+        except ProviderError as error:
+            self._broken = error
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            self._broken = self._error(AttemptFailure.MALFORMED, "The provider sent what its format forbids.")
+        return events
 
     def _events_of(self, data: bytes) -> list[ProviderEvent]:
         if data == b"[DONE]":

@@ -1,0 +1,317 @@
+"""Each way that a session can end: the status, the state at quota, and what the error says of the session."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from flowstack_protos.router.v1 import router_service_pb2 as pb
+from flowstack_protos.type.v1 import type_pb2
+
+from services.router.limits import SessionLimits
+from services.shared.errors import Reason
+from tests.grpc.router.harness import (
+    RouterUnderTest,
+    echo_request,
+    finished,
+    openai_request,
+    running_router,
+    text_of,
+)
+from tests.support.fake_quota import FakeQuota
+from tests.support.fault_server import Behaviour, Exchange, FaultServer
+
+
+def refuses(status: int, **headers: str) -> Behaviour:
+    async def behave(exchange: Exchange) -> None:
+        await exchange.error(status, {"message": "The provider says no."}, **headers)
+
+    return behave
+
+
+def breaks(how: str) -> Behaviour:
+    async def behave(exchange: Exchange) -> None:
+        await exchange.head()
+        await exchange.text("some")
+        if how == "cut":
+            exchange.cut()
+        elif how == "reset":
+            exchange.reset()
+        elif how == "no end mark":
+            await exchange.end()
+        elif how == "bad json":
+            await exchange.send(b"data: {nope\n\n")
+            await exchange.hold()
+        else:
+            await exchange.event(error={"message": "broke", "type": how})
+            await exchange.hold()
+
+    return behave
+
+
+async def answers(exchange: Exchange) -> None:
+    await exchange.head()
+    await exchange.text("fine")
+    await exchange.finish()
+
+
+async def unreachable(exchange: Exchange) -> None:
+    exchange.reset()
+
+
+@dataclass(frozen=True)
+class Ends:
+    """A failure of the only candidate, before or after output, and what has to come of it."""
+
+    name: str
+    upstream: Behaviour
+    reason: Reason
+    state: str
+    byok: bool = True
+    release: str = "PROVIDER_FAILED"
+    failure: str = ""
+    retry_after_s: float | None = None
+    words: str = field(default="")
+
+
+BEFORE_OUTPUT = [
+    Ends("5xx", refuses(500), Reason.PROVIDER_UNAVAILABLE, "RELEASED", failure="PROVIDER_ERROR"),
+    Ends("529", refuses(529), Reason.PROVIDER_UNAVAILABLE, "RELEASED", failure="PROVIDER_ERROR"),
+    Ends("redirect", refuses(302), Reason.PROVIDER_UNAVAILABLE, "RELEASED", failure="PROVIDER_ERROR"),
+    Ends("unreachable", unreachable, Reason.PROVIDER_UNAVAILABLE, "RELEASED", failure="UNREACHABLE"),
+    Ends(
+        "own key limited",
+        refuses(429, retry_after="7"),
+        Reason.PROVIDER_RATE_LIMITED,
+        "RELEASED",
+        failure="RATE_LIMITED",
+        retry_after_s=7,
+    ),
+    Ends(
+        "operator's key limited",
+        refuses(429, retry_after_ms="1500"),
+        Reason.PROVIDER_RATE_LIMITED,
+        "RELEASED",
+        byok=False,
+        failure="RATE_LIMITED",
+        retry_after_s=1.5,
+    ),
+    Ends(
+        "own key refused",
+        refuses(401),
+        Reason.PROVIDER_REJECTED_REQUEST,
+        "RELEASED",
+        release="REQUEST_REJECTED",
+        failure="CREDENTIALS_REFUSED",
+        words="The provider says no.",
+    ),
+    Ends(
+        "operator's key refused",
+        refuses(403),
+        Reason.PROVIDER_UNAVAILABLE,
+        "RELEASED",
+        byok=False,
+        failure="CREDENTIALS_REFUSED",
+    ),
+    Ends(
+        "request refused",
+        refuses(400),
+        Reason.PROVIDER_REJECTED_REQUEST,
+        "RELEASED",
+        release="REQUEST_REJECTED",
+        failure="REQUEST_REJECTED",
+        words="The provider says no.",
+    ),
+]
+AFTER_OUTPUT = [
+    Ends("cut", breaks("cut"), Reason.PROVIDER_UNAVAILABLE, "RELEASED", failure="TRUNCATED"),
+    Ends("reset", breaks("reset"), Reason.PROVIDER_UNAVAILABLE, "RELEASED", failure="TRUNCATED"),
+    Ends("no end mark", breaks("no end mark"), Reason.PROVIDER_UNAVAILABLE, "RELEASED", failure="TRUNCATED"),
+    Ends("bad json", breaks("bad json"), Reason.PROVIDER_UNAVAILABLE, "RELEASED", failure="MALFORMED"),
+    Ends("error event", breaks("server_error"), Reason.PROVIDER_UNAVAILABLE, "RELEASED", failure="PROVIDER_ERROR"),
+    Ends(
+        "own key limited",
+        breaks("rate_limit_exceeded"),
+        Reason.PROVIDER_RATE_LIMITED,
+        "COMMITTED",
+        failure="RATE_LIMITED",
+    ),
+    Ends(
+        "operator's key limited",
+        breaks("rate_limit_exceeded"),
+        Reason.PROVIDER_RATE_LIMITED,
+        "RELEASED",
+        byok=False,
+        failure="RATE_LIMITED",
+    ),
+    Ends(
+        "own key refused",
+        breaks("invalid_api_key"),
+        Reason.PROVIDER_REJECTED_REQUEST,
+        "COMMITTED",
+        failure="CREDENTIALS_REFUSED",
+    ),
+    Ends(
+        "operator's key refused",
+        breaks("invalid_api_key"),
+        Reason.PROVIDER_UNAVAILABLE,
+        "RELEASED",
+        byok=False,
+        failure="CREDENTIALS_REFUSED",
+    ),
+    Ends(
+        "request refused",
+        breaks("invalid_request_error"),
+        Reason.PROVIDER_REJECTED_REQUEST,
+        "COMMITTED",
+        byok=False,
+        failure="REQUEST_REJECTED",
+    ),
+]
+
+
+def _check(router: RouterUnderTest, ends: Ends, error: Any) -> None:
+    session = router.quota.only
+    assert error.reason is ends.reason
+    assert router.quota.states() == [ends.state]
+    assert error.metadata == {
+        "session_id": session.session_id,
+        "session_state": ends.state,
+        "counted": "true" if ends.state == "COMMITTED" else "false",
+    }
+    if ends.state == "RELEASED":
+        assert type_pb2.ReleaseReason.Name(session.release_reason) == f"RELEASE_REASON_{ends.release}"
+    (attempt,) = session.outcome.attempts
+    assert type_pb2.AttemptFailure.Name(attempt.failure) == f"ATTEMPT_FAILURE_{ends.failure}"
+    assert ends.words in error.message
+    if ends.retry_after_s is not None:
+        assert error.retry_after.total_seconds() == ends.retry_after_s
+
+
+@pytest.mark.parametrize("ends", BEFORE_OUTPUT, ids=lambda ends: ends.name)
+async def test_the_only_candidate_fails_before_output(router: RouterUnderTest, ends: Ends) -> None:
+    router.quota.managed_providers = ["openai"]
+    router.upstream.script(ends.upstream)
+
+    events, error = await router.failure(openai_request(byok=ends.byok))
+
+    assert [event.WhichOneof("event") for event in events] == ["session_started"]
+    _check(router, ends, error)
+    assert router.quota.only.outcome.served_provider == ""
+
+
+@pytest.mark.parametrize("ends", AFTER_OUTPUT, ids=lambda ends: ends.name)
+async def test_the_provider_fails_after_output(router: RouterUnderTest, ends: Ends) -> None:
+    router.quota.managed_providers = ["openai", "backup"]
+    router.upstream.script(ends.upstream)
+
+    request = openai_request(byok=ends.byok, fallbacks=[pb.Fallback(provider="backup", model="m")])
+    events, error = await router.failure(request)
+
+    assert text_of(events) == "some"
+    _check(router, ends, error)
+    assert router.quota.only.outcome.served_provider == "openai"
+    assert len(router.upstream.requests) == 1, "no fallback once output has begun"
+
+
+@pytest.mark.parametrize("first", BEFORE_OUTPUT, ids=lambda ends: ends.name)
+async def test_a_fallback_serves_what_the_first_choice_could_not(router: RouterUnderTest, first: Ends) -> None:
+    router.quota.managed_providers = ["openai", "backup"]
+    router.upstream.script(first.upstream, answers)
+    request = openai_request(byok=first.byok, fallbacks=[pb.Fallback(provider="backup", model="m")])
+
+    events = await router.events(request)
+
+    assert text_of(events) == "fine"
+    (failed,) = (event.attempt_failed for event in events if event.WhichOneof("event") == "attempt_failed")
+    assert (failed.provider, failed.model) == ("openai", "gpt-4o")
+    outcome = finished(events).outcome
+    assert (outcome.served_provider, outcome.served_model) == ("backup", "m")
+    assert [type_pb2.AttemptFailure.Name(a.failure) for a in outcome.attempts] == [
+        f"ATTEMPT_FAILURE_{first.failure}",
+        "ATTEMPT_FAILURE_UNSPECIFIED",
+    ]
+    assert router.quota.states() == ["COMMITTED"]
+
+
+async def test_every_candidate_fails_and_what_a_retry_may_cure_is_told(router: RouterUnderTest) -> None:
+    router.quota.managed_providers = ["backup"]
+    router.upstream.script(refuses(503), refuses(400))
+    request = openai_request(fallbacks=[pb.Fallback(provider="backup", model="m")])
+
+    _, error = await router.failure(request)
+
+    assert error.reason is Reason.PROVIDER_UNAVAILABLE
+    assert router.quota.states() == ["RELEASED"]
+    assert len(router.quota.only.outcome.attempts) == 2
+
+
+@pytest.mark.parametrize(("after", "words"), [("0", ""), ("2", "one two"), ("3", "one two three")])
+async def test_echo_fails_like_a_provider(router: RouterUnderTest, after: str, words: str) -> None:
+    events, error = await router.failure(echo_request("one two three", **{"echo.fail_after": after}))
+
+    assert text_of(events) == words
+    assert error.reason is Reason.PROVIDER_UNAVAILABLE
+    assert router.quota.states() == ["RELEASED"]
+
+
+async def test_a_silent_provider_is_given_up_and_closed(quota: FakeQuota, upstream: FaultServer) -> None:
+    async def silent(exchange: Exchange) -> None:
+        await exchange.head()
+        await exchange.text("some")
+        await exchange.send(b": only comments\n\n")
+        await exchange.hold()
+
+    upstream.script(silent)
+    async with running_router(quota, upstream, stall_s=0.2) as router:
+        events, error = await router.failure(openai_request())
+        exchange = await upstream.arrived()
+        await asyncio.wait_for(exchange.client_closed.wait(), 20)
+
+    assert text_of(events) == "some"
+    assert error.reason is Reason.PROVIDER_UNAVAILABLE
+    assert quota.states() == ["RELEASED"]
+    assert quota.only.outcome.attempts[0].failure == type_pb2.ATTEMPT_FAILURE_STALLED
+
+
+async def test_a_provider_without_a_first_event_is_given_up(quota: FakeQuota, upstream: FaultServer) -> None:
+    upstream.script(Exchange.hold)
+    async with running_router(quota, upstream, stall_s=0.2) as router:
+        _, error = await router.failure(openai_request())
+
+    assert error.reason is Reason.PROVIDER_UNAVAILABLE
+    assert quota.only.outcome.attempts[0].failure == type_pb2.ATTEMPT_FAILURE_STALLED
+
+
+async def test_the_time_limit_before_output_is_free(quota: FakeQuota, upstream: FaultServer) -> None:
+    upstream.script(Exchange.hold)
+    async with running_router(quota, upstream, limits=SessionLimits(time_limit_s=0.3)) as router:
+        quota.managed_providers = ["openai"]
+        _, error = await router.failure(openai_request(byok=False))
+        await asyncio.wait_for(upstream.exchanges[0].client_closed.wait(), 20)
+
+    assert error.reason is Reason.SESSION_TIME_LIMIT
+    assert error.metadata["session_state"] == "RELEASED"
+    assert quota.only.release_reason == type_pb2.RELEASE_REASON_TIME_LIMIT
+
+
+async def test_the_time_limit_after_output_ends_well_and_counts(quota: FakeQuota, upstream: FaultServer) -> None:
+    async def endless(exchange: Exchange) -> None:
+        await exchange.head()
+        await exchange.text("some")
+        await exchange.hold()
+
+    upstream.script(endless)
+    async with running_router(quota, upstream, limits=SessionLimits(time_limit_s=0.5)) as router:
+        events = await router.events(openai_request())
+        await asyncio.wait_for(upstream.exchanges[0].client_closed.wait(), 20)
+
+    assert text_of(events) == "some"
+    end = finished(events)
+    assert end.finish_reason == type_pb2.FINISH_REASON_TIME_LIMIT
+    assert end.session_state == type_pb2.SESSION_STATE_COMMITTED
+    assert end.outcome.attempts[0].failure == type_pb2.ATTEMPT_FAILURE_ABANDONED
+    assert not end.usage.HasField("output_tokens"), "what the provider did not say is unknown"
+    assert quota.states() == ["COMMITTED"]
