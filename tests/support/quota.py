@@ -148,8 +148,16 @@ def reason_of(result: Result) -> Reason:
 
 async def one(store: Store, command: Command) -> Result:
     """The result of a lone command."""
-    (result,) = await store.execute([command])
+    (result,) = await results_of(store, [command])
     return result
+
+
+async def results_of(store: Store, commands: Sequence[Command]) -> list[Result]:
+    """The results of a batch; a store that fails as a whole fails each command."""
+    try:
+        return await store.execute(commands)
+    except FlowStackError as error:
+        return [error] * len(commands)
 
 
 def in_state(
