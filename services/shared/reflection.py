@@ -40,7 +40,7 @@ def _register_v1_descriptor() -> None:
 _register_v1_descriptor()
 
 
-def add_reflection(server: grpc.aio.Server, names: Sequence[str]) -> None:
+def add_reflection(server: Any, names: Sequence[str]) -> None:
     """Serves reflection of the services `names`, and of reflection itself, under both versions."""
     servicer: Any = ReflectionServicer([*names, *NAMES])
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]

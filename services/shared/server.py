@@ -56,7 +56,7 @@ class Registration:
     """A service on a port."""
 
     descriptor: ServiceDescriptor
-    add_to_server: Callable[[Any, grpc.aio.Server], None]
+    add_to_server: Callable[[Any, Any], None]
     servicer: Any
     policies: Mapping[str, Policy]
     """By method name, `ReserveSession`: one for each method."""
@@ -138,15 +138,16 @@ class ServiceHost:
         policies: dict[str, Policy] = dict.fromkeys((*HEALTH_METHODS, *REFLECTION_METHODS), Policy.OPEN)
         for registration in port.registrations:
             policies |= registration.full_policies()
-        server = grpc.aio.server(interceptors=(RpcInterceptor(port.authenticator(policies)),), options=OPTIONS)
+        server = grpc.aio.server(options=OPTIONS)
+        guarded: Any = RpcInterceptor(server, port.authenticator(policies))
         names = []
         for registration in port.registrations:
-            registration.add_to_server(registration.servicer, server)
+            registration.add_to_server(registration.servicer, guarded)
             names.append(registration.descriptor.full_name)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, guarded)
         reflect = self._settings.reflection
         if is_loopback(port.address) if reflect is None else reflect:
-            add_reflection(server, [*names, health.SERVICE_NAME])
+            add_reflection(guarded, [*names, health.SERVICE_NAME])
         credentials = server_credentials(self._settings, port.address, port.setting, internal=port.internal)
         self.bound_ports.append(bind(server, port.address, port.setting, credentials))
         await server.start()

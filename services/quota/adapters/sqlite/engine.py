@@ -25,7 +25,7 @@ was asleep: expiry is held back as after an outage."""
 class Group(NamedTuple):
     """What one commit touched."""
 
-    results: list[Any]
+    results: list[list[Any]]
     committed: Committed
     now_us: int
     """Quota's clock at all of its decisions."""
@@ -45,11 +45,11 @@ class Engine:
         self.must_recover = False
         """Set where a recovery failed: the next group begins with another one."""
 
-    def prepare(self, work: Sequence[Callable[[Transaction], Any]], wall_us: int, monotonic_s: float) -> Group:
+    def prepare(self, work: Sequence[Callable[[Transaction], list[Any]]], wall_us: int, monotonic_s: float) -> Group:
         """Decides a group of work and writes it, up to the commit.
 
         Args:
-            work: what to do; each gets the transaction and answers a result.
+            work: what to do; each gets the transaction and answers results.
             wall_us: the wall clock. Quota's own clock follows it but never goes back.
             monotonic_s: the monotonic clock, to notice that the wall clock jumped.
 

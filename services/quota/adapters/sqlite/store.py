@@ -50,8 +50,7 @@ class SqliteStore:
 
     async def execute(self, commands: Sequence[Command]) -> list[Result]:
         """Decides the commands and makes the changes durable."""
-        step = lambda transaction: transaction.execute(commands)  # noqa: E731  # a step is a closure over its commands
-        return cast("list[Result]", await self._writer.submit(step, len(commands)))
+        return await self._writer.execute(commands)
 
     async def put_entitlement(self, entitlement: Entitlement) -> Entitlement:
         """Stores an entitlement."""

@@ -1,8 +1,9 @@
 """Runs work on the engine in groups: whatever is queued is decided together, committed once, and answered together.
 
 Decisions are made in the event loop, because they take microseconds; only the commit, which waits for the disk, has a
-thread. While one commit is on its way, what comes in queues up and makes the next group. There is no timer: an idle
-store commits a lone command at once.
+thread. While one commit is on its way, what comes in queues up and makes the next group. A lone command is committed at
+once. Where groups have company in them, the next one gathers for a moment before it is taken, because a commit costs as
+much as deciding a dozen commands; that ends by itself as soon as a group turns out to be of one.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import asyncio
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import accumulate, groupby
 from queue import SimpleQueue
 from typing import Any, Final, NamedTuple
 
 from services.quota.adapters.sqlite.engine import Engine, Group, Transaction
 from services.quota.adapters.sqlite.events import unavailable
+from services.quota.domain.commands import Command, Result
 from services.quota.store import Committed
 from services.shared.clock import Clock
 from services.shared.errors import FlowStackError
@@ -25,15 +28,24 @@ from services.shared.log import get_logger
 GROUP_WEIGHT_MAX: Final = 512
 """Commands in one group, beyond the first job's: it bounds how long the loop decides without a pause (about 10 ms)."""
 
+GATHER_SECONDS: Final = 0.002
+GATHER_JOBS_MAX: Final = 64
+"""How long, and up to how many jobs, a group gathers where the last one had company."""
+
 Step = Callable[[Transaction], Any]
 
 
 class _Job(NamedTuple):
-    """Work that waits for its commit."""
+    """Work that waits for its commit: commands, or another step."""
 
-    step: Step
-    weight: int
+    commands: Sequence[Command]
+    step: Step | None
     future: asyncio.Future[Any]
+
+    @property
+    def weight(self) -> int:
+        """How much of a group it takes."""
+        return len(self.commands) or 1
 
 
 class _Raised(NamedTuple):
@@ -84,28 +96,36 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._queue: deque[_Job] = deque()
         self._busy = False
+        self._company = False
+        self._alone = 0
+        """How many of the next jobs have to go alone, because a group of theirs met a defect."""
         self._idle = asyncio.Event()
         self._idle.set()
         self._closed = False
         self._log = get_logger()
 
-    def submit(self, step: Step, weight: int = 1) -> asyncio.Future[Any]:
+    def execute(self, commands: Sequence[Command]) -> asyncio.Future[list[Result]]:
+        """Queues commands; the future has their results, in order, once all are durable. Fails as `submit`."""
+        return self._enqueue(_Job(commands, None, self._loop.create_future()))
+
+    def submit(self, step: Step) -> asyncio.Future[Any]:
         """Queues a step; the future has its result once it is durable.
 
         The future fails with FlowStackError QUOTA_UNAVAILABLE where the group could not be stored, and with what the
         step itself raised. A caller that goes away changes nothing: what it submitted is decided and stored.
         """
-        future: asyncio.Future[Any] = self._loop.create_future()
+        return self._enqueue(_Job((), step, self._loop.create_future()))
+
+    def _enqueue(self, job: _Job) -> asyncio.Future[Any]:
         if self._closed:
-            future.set_exception(unavailable())
-            return future
-        self._queue.append(_Job(step, weight, future))
+            job.future.set_exception(unavailable())
+            return job.future
+        self._queue.append(job)
         if not self._busy:
             self._busy = True
             self._idle.clear()
-            # Not at once: what else arrived in this turn of the loop goes into the same group.
-            self._loop.call_soon(self._next_group)
-        return future
+            self._loop.call_soon(self._next)
+        return job.future
 
     async def close(self) -> None:
         """Runs what is queued, then ends the thread."""
@@ -113,22 +133,37 @@ class Writer:
         await self._idle.wait()
         await self._committer.close()
 
-    def _next_group(self) -> None:
-        if not self._queue:
+    def _next(self) -> None:
+        """Takes the next group: at once, or after a moment of gathering where there is company."""
+        if self._company and len(self._queue) < GATHER_JOBS_MAX:
+            self._loop.call_later(GATHER_SECONDS, self._take)
+        else:
+            self._take()
+
+    def _take(self) -> None:
+        if self._queue:
+            jobs = self._take_group()
+            self._company = len(jobs) > 1
+            self._run(jobs)
+        else:
+            self._company = False
             self._busy = False
             self._idle.set()
-            return
+
+    def _take_group(self) -> list[_Job]:
         jobs = [self._queue.popleft()]
+        if self._alone:
+            self._alone -= 1
+            return jobs
         weight = jobs[0].weight
         while self._queue and weight + self._queue[0].weight <= GROUP_WEIGHT_MAX:
             jobs.append(self._queue.popleft())
             weight += jobs[-1].weight
-        self._run(jobs)
+        return jobs
 
     def _run(self, jobs: list[_Job]) -> None:
         try:
-            steps = [_guarded(job.step) for job in jobs]
-            group = self._engine.prepare(steps, self._clock.now_us(), self._clock.monotonic_s())
+            group = self._engine.prepare(_steps(jobs), self._clock.now_us(), self._clock.monotonic_s())
         except Exception as error:
             self._fail(jobs, error)
             return
@@ -139,8 +174,8 @@ class Writer:
             self._fail(jobs, failure)
             return
         self._engine.committed(group)
-        self._next_group()
-        self._answer(jobs, group.results)
+        self._answer(jobs, [result for results in group.results for result in results])
+        self._loop.call_soon(self._next)
         if group.committed.partitions or group.committed.accounts:
             self._on_committed(group.committed)
 
@@ -152,8 +187,9 @@ class Writer:
             self._answer(jobs, [_Raised(error)])
         else:
             # A defect of ours, in one of them. The others must not pay for it: each goes alone now, in its order.
-            self._queue.extendleft(job._replace(weight=GROUP_WEIGHT_MAX) for job in reversed(jobs))
-        self._loop.call_soon(self._next_group)
+            self._alone = len(jobs)
+            self._queue.extendleft(reversed(jobs))
+        self._loop.call_soon(self._next)
 
     def _recover(self, error: Exception) -> None:
         self._log.error("store_failed", error_type=type(error).__name__, detail=str(error))
@@ -175,11 +211,31 @@ class Writer:
                 job.future.set_result(result)
 
 
-def _guarded(step: Step) -> Step:
-    def run(transaction: Transaction) -> Any:
+def _steps(jobs: list[_Job]) -> list[Callable[[Transaction], list[Any]]]:
+    """What the engine is to run: neighbouring commands in one step, each other step alone. One result for each job."""
+    steps: list[Callable[[Transaction], list[Any]]] = []
+    for is_commands, some in groupby(jobs, key=lambda job: job.step is None):
+        if is_commands:
+            steps.append(_command_step(list(some)))
+        else:
+            steps.extend(_guarded(job.step) for job in some if job.step is not None)
+    return steps
+
+
+def _command_step(jobs: list[_Job]) -> Callable[[Transaction], list[Any]]:
+    def run(transaction: Transaction) -> list[Any]:
+        results = transaction.execute([command for job in jobs for command in job.commands])
+        ends = accumulate(len(job.commands) for job in jobs)
+        return [results[end - len(job.commands) : end] for job, end in zip(jobs, ends, strict=True)]
+
+    return run
+
+
+def _guarded(step: Step) -> Callable[[Transaction], list[Any]]:
+    def run(transaction: Transaction) -> list[Any]:
         try:
-            return step(transaction)
+            return [step(transaction)]
         except FlowStackError as error:
-            return _Raised(error)
+            return [_Raised(error)]
 
     return run
