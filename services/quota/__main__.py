@@ -40,7 +40,8 @@ async def main() -> None:
     )
     maintenance = asyncio.create_task(service.maintain())
     try:
-        await serve_until_signal(ServiceHost("quota", settings, [port]), settings.grace_s(DRAIN_GRACE_SECONDS))
+        host = ServiceHost("quota", settings, [port])
+        await serve_until_signal(host, settings.grace_s(DRAIN_GRACE_SECONDS), before_drain=service.drain)
     finally:
         maintenance.cancel()
         with contextlib.suppress(asyncio.CancelledError):

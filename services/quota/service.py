@@ -10,7 +10,7 @@ from services.quota.domain.cursors import Position
 from services.quota.domain.decide import entitlement_missing, session_not_found
 from services.quota.domain.model import Entitlement, Quota, Session
 from services.quota.store import Committed, EventPage, Store
-from services.shared.errors import FlowStackError
+from services.shared.errors import FlowStackError, Reason
 from services.shared.log import get_logger
 
 PAGE_EVENTS_MAX: Final = 256
@@ -42,6 +42,7 @@ class QuotaService:
         self.store = store
         self._followers: dict[asyncio.Event, tuple[frozenset[int], set[int]]] = {}
         self._watchers: dict[str, set[asyncio.Event]] = {}
+        self.draining = asyncio.Event()
         self._log = get_logger()
         store.on_committed(self._wake)
 
@@ -78,6 +79,24 @@ class QuotaService:
             raise entitlement_missing()
         return entitlement
 
+    async def drain(self) -> None:
+        """Ends every stream that would not end by itself, so that its reader turns to the next server."""
+        self.draining.set()
+        for woken in self._followers:
+            woken.set()
+        for watchers in self._watchers.values():
+            for changed in watchers:
+                changed.set()
+
+    def check_draining(self) -> None:
+        """Ends a stream of a service that is shutting down.
+
+        Raises:
+            FlowStackError: SHUTTING_DOWN.
+        """
+        if self.draining.is_set():
+            raise FlowStackError(Reason.SHUTTING_DOWN, "Quota is shutting down. Connect again and go on from there.")
+
     async def watch_quota(self, account_id: str) -> AsyncIterator[Quota]:
         """The account's quota at once and after each change; changes that come faster are merged.
 
@@ -90,6 +109,7 @@ class QuotaService:
         try:
             last: Quota | None = None
             while True:
+                self.check_draining()
                 changed.clear()
                 quota = await self.quota(account_id)
                 if quota != last:
@@ -120,6 +140,7 @@ class QuotaService:
                     yield pages
                 if not follow:
                     return
+                self.check_draining()
                 if not await _waited(woken, HEARTBEAT_SECONDS):
                     fresh.update(at)
         finally:

@@ -153,6 +153,7 @@ class _CommandStream:
             FlowStackError: INVALID_REQUEST for a batch that is too large.
         """
         reader = asyncio.create_task(self._read(requests))
+        drainer = asyncio.create_task(self._drain(reader))
         try:
             while (answer := await self._answers.get()) is not None:
                 if isinstance(answer, BaseException):
@@ -160,6 +161,7 @@ class _CommandStream:
                 yield answer
         finally:
             reader.cancel()
+            drainer.cancel()
             # Batches run on: what was given to the store is decided there, whether or not anybody listens.
 
     async def _read(self, requests: AsyncIterator[pb.ExecuteCommandsRequest]) -> None:
@@ -173,6 +175,17 @@ class _CommandStream:
                 await asyncio.wait(self._batches)
             self._answers.put_nowait(None)
         except Exception as error:
+            self._answers.put_nowait(error)
+
+    async def _drain(self, reader: asyncio.Task[None]) -> None:
+        """Takes nothing more once the service drains, and ends the stream when all that was taken is answered."""
+        await self._service.draining.wait()
+        reader.cancel()
+        if self._batches:
+            await asyncio.wait(self._batches)
+        try:
+            self._service.check_draining()
+        except FlowStackError as error:
             self._answers.put_nowait(error)
 
     def _start(self, request: pb.ExecuteCommandsRequest) -> None:
