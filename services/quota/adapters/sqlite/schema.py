@@ -93,29 +93,30 @@ def open_database(path: Path) -> sqlite3.Connection:
         StartupError: another process owns the file, it is newer than this version knows, it is no database, or the
             file system cannot give what the store needs.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0)
+    except (OSError, sqlite3.Error) as error:
+        raise StartupError(_explain(path, error)) from error
+    try:
         # Exclusive: the process that has the file keeps it, and no second connection exists. SQLite up to 3.51.2 can
         # corrupt a WAL that two connections reset.
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        version = _version(connection, path)
         journal_mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA cache_size = -65536")
         connection.execute("BEGIN IMMEDIATE")
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
             _create(connection)
         connection.execute("COMMIT")
         synchronous = connection.execute("PRAGMA synchronous").fetchone()[0]
     except sqlite3.Error as error:
-        raise StartupError(_explain(path, error)) from error
-    if version > VERSION:
         connection.close()
-        raise StartupError(
-            f"{path} was written by a newer version of quota (schema {version}, this one knows {VERSION}). "
-            "Run that version, or set FLOWSTACK_QUOTA_STORE to another file."
-        )
+        raise StartupError(_explain(path, error)) from error
+    except StartupError:
+        connection.close()
+        raise
     if journal_mode != "wal" or synchronous != 2:
         connection.close()
         raise StartupError(
@@ -123,6 +124,23 @@ def open_database(path: Path) -> sqlite3.Connection:
             "FULL are needed to survive a crash. Put FLOWSTACK_QUOTA_STORE on a local disk."
         )
     return connection
+
+
+def _version(connection: sqlite3.Connection, path: Path) -> int:
+    """The schema's version, read before anything is changed; 0 where the file is new.
+
+    Raises:
+        StartupError: a newer version of quota wrote the file, or another program.
+    """
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if version > VERSION:
+        raise StartupError(
+            f"{path} was written by a newer version of quota (schema {version}, this one knows {VERSION}). "
+            "Run that version, or set FLOWSTACK_QUOTA_STORE to another file."
+        )
+    if version == 0 and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        raise StartupError(f"{path} is another program's database. Set FLOWSTACK_QUOTA_STORE to another file.")
+    return version
 
 
 def _create(connection: sqlite3.Connection) -> None:
@@ -133,7 +151,7 @@ def _create(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
-def _explain(path: Path, error: sqlite3.Error) -> str:
+def _explain(path: Path, error: Exception) -> str:
     if "locked" in str(error):
         return (
             f"Another process has {path} open. Stop it, or set FLOWSTACK_QUOTA_STORE to another file: "
