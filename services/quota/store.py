@@ -91,7 +91,7 @@ class Store(Protocol):
         ...
 
     async def prune(self) -> None:
-        """Deletes sessions that were acknowledged, and resolved 48 h ago or earlier."""
+        """Deletes sessions that were acknowledged, and resolved over 48 h ago."""
         ...
 
     def on_committed(self, listener: Callable[[Committed], None]) -> None:

@@ -58,7 +58,8 @@ class Engine:
         """
         if self.must_recover:
             self.recover()
-        now_us = max(wall_us, self.memory.clock_us)
+        # Groups that store nothing leave clock_us behind, and what they answered must not be taken back either.
+        now_us = max(wall_us, self.memory.clock_us, self._last_now_us or 0)
         self._notice_jump(now_us, monotonic_s)
         transaction = Transaction(self._connection, self.memory, now_us)
         self._connection.execute("BEGIN IMMEDIATE")
@@ -79,6 +80,7 @@ class Engine:
         """Notes that a group is durable: quota serves, and expiry is held back no longer than it has to."""
         if self._serving_since_us is None:
             self._serving_since_us = group.now_us
+        self.memory.forget_idle_accounts()
 
     def may_expire(self, now_us: int) -> bool:
         """Whether leases may expire: quota has served for the hold time since its last outage."""
@@ -124,6 +126,7 @@ class Transaction:
         self._requests: dict[tuple[str, str], str] = {}
         self._events: list[tuple[int, int, int, int, str, str]] = []
         self._accounts: set[str] = set()
+        self._partitions: set[int] = set()
         self._clock_moves = False
 
     def expire_due(self) -> None:
@@ -211,7 +214,10 @@ class Transaction:
         )
 
     def write(self) -> Committed:
-        """Writes what was decided. The caller commits."""
+        """Writes what was decided and not written yet. The caller commits.
+
+        Answers what the whole transaction touched so far.
+        """
         many = self.connection.executemany
         if self._inserted:
             many(
@@ -244,7 +250,10 @@ class Transaction:
         if self._accounts or self._clock_moves:
             self.memory.clock_us = self.now_us
             self.connection.execute("UPDATE meta SET clock_us = ?", (self.now_us,))
-        return Committed(frozenset(event[0] for event in self._events), frozenset(self._accounts))
+        self._partitions.update(event[0] for event in self._events)
+        for written in (self._inserted, self._updated, self._counters, self._requests, self._events):
+            written.clear()
+        return Committed(frozenset(self._partitions), frozenset(self._accounts))
 
     def _counter_row(self, account_id: str, period_start_us: int) -> tuple[str, int, int, int, int]:
         counters = self.memory.accounts[account_id].counters[period_start_us]

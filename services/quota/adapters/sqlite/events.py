@@ -13,7 +13,8 @@ from services.quota.store import EventPage
 from services.shared.errors import FlowStackError, Reason, invalid_request
 
 KEPT_US: Final = 2 * DAY_US
-"""A session is kept this long after it was resolved, and until it has been acknowledged."""
+"""A session is kept this long after it was resolved, and until it has been acknowledged. Twice a session_id's age,
+so that one made as far ahead as is allowed is too old for a reserve when its session goes."""
 
 PRUNE_AT_ONCE: Final = 1_000
 """How many sessions of a partition one sweep prunes."""
@@ -27,6 +28,8 @@ def read_page(transaction: Transaction, after: Position, limit: int) -> EventPag
     Raises:
         FlowStackError: INVALID_REQUEST for a position of another history.
     """
+    # What this group resolved has to be among the events, because it is no longer among the running sessions.
+    transaction.write()
     check_position(transaction, after)
     found = transaction.connection.execute(
         f"SELECT e.position, e.type, e.time_us, {_JOINED} FROM events e JOIN sessions s "  # noqa: S608  # constants
@@ -86,7 +89,7 @@ def _prune_partition(transaction: Transaction, partition: int, before_us: int) -
     state = transaction.memory.partitions[partition]
     old = transaction.connection.execute(
         "SELECT position, account_id, session_id FROM events "
-        "WHERE partition = ? AND position <= ? AND time_us <= ? ORDER BY position LIMIT ?",
+        "WHERE partition = ? AND position <= ? AND time_us < ? ORDER BY position LIMIT ?",
         (partition, _prunable_up_to(transaction, partition), before_us, PRUNE_AT_ONCE),
     ).fetchall()
     if not old:

@@ -107,7 +107,10 @@ class Memory:
             self.accounts.move_to_end(account_id)
         for some in chunks(missing):
             self._read_accounts(some)
-        while len(self.accounts) > max(ACCOUNTS_MAX, len(account_ids)):
+
+    def forget_idle_accounts(self) -> None:
+        """Lets go of the accounts used longest ago. Only between groups: one that a group changed is not stored yet."""
+        while len(self.accounts) > ACCOUNTS_MAX:
             self.accounts.popitem(last=False)
 
     def _read_accounts(self, account_ids: list[str]) -> None:

@@ -102,7 +102,7 @@ class SqliteStore:
         await self._writer.submit(lambda transaction: transaction.move_clock())
 
     async def prune(self) -> None:
-        """Deletes sessions that were acknowledged, and resolved 48 h ago or earlier."""
+        """Deletes sessions that were acknowledged, and resolved over 48 h ago."""
         await self._writer.submit(events.prune)
 
     def on_committed(self, listener: Callable[[Committed], None]) -> None:
