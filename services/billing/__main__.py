@@ -86,8 +86,7 @@ async def _stop(task: asyncio.Task[None]) -> None:
 
 async def _assert_catalogue_is_whole(database: Database, catalogue: Catalogue) -> None:
     """Refuses a catalogue that lacks a plan version which was sold."""
-    async with database.transaction() as transaction:
-        sold = await transaction.subscriptions.versions_sold()
+    sold = await database.transact(lambda transaction: transaction.subscriptions.versions_sold())
     missing = sorted(f"{plan_id} version {version}" for plan_id, version in sold if not catalogue.has(plan_id, version))
     if missing:
         raise StartupError(

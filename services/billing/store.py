@@ -1,16 +1,17 @@
-"""The port to billing's store. A use case opens a transaction, reads, decides and writes; it all holds or none."""
+"""The port to billing's store. A use case runs in a transaction: it reads, decides and writes; it all holds or none."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from services.billing.domain.entitlements import Entitlement, EntitlementStatus
 from services.billing.domain.ledger import LedgerUsage, PartitionCursor, PositionedEntry, Watermark
 from services.billing.domain.model import Account, AccountState, ApiKey, Subscription, SubscriptionChange
 from services.billing.domain.paging import Position
+
+ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,8 +238,10 @@ class Transaction(Protocol):
 class Store(Protocol):
     """Billing's store."""
 
-    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
-        """Opens a transaction; it commits at the block's end and is undone where the block raises.
+    async def transact(self, work: Callable[[Transaction], Awaitable[ResultT]]) -> ResultT:
+        """Runs `work` in a transaction, which commits when it returns and is undone where it raises.
+
+        Once begun it runs to its end, also when its caller is cancelled: nobody has to wonder what half of it did.
 
         Raises:
             FlowStackError: BILLING_UNAVAILABLE where the database cannot be reached or does not answer.

@@ -66,8 +66,7 @@ class AccountService:
         Raises:
             FlowStackError: PLAN_NOT_FOUND, CONTRACT_REQUIRED, DUPLICATE_REQUEST.
         """
-        async with self._context.store.transaction() as transaction:
-            answer = await self._create_once(transaction, new)
+        answer = await self._context.store.transact(lambda transaction: self._create_once(transaction, new))
         status = await self._dispatcher.apply(answer.account.account_id)
         return CreatedAccount(answer.account, answer.subscription, status)
 
@@ -118,8 +117,7 @@ class AccountService:
         Raises:
             FlowStackError: ACCOUNT_NOT_FOUND.
         """
-        async with self._context.store.transaction() as transaction:
-            return await transaction.accounts.get(account_id)
+        return await self._context.store.transact(lambda transaction: transaction.accounts.get(account_id))
 
     async def list(self, wanted: AccountFilter, request: PageRequest) -> Page[Account]:
         """Lists accounts, newest first.
@@ -129,14 +127,15 @@ class AccountService:
         """
         states = ",".join(str(int(state)) for state in sorted(wanted.states))
         scope = ("ListAccounts", states, wanted.plan_id, wanted.email.casefold())
-        async with self._context.store.transaction() as transaction:
-            return await read_page(
+        return await self._context.store.transact(
+            lambda transaction: read_page(
                 self._context.page_tokens,
                 scope,
                 request,
                 lambda after, limit: transaction.accounts.list(wanted, after, limit),
                 lambda account: (account.create_us, account.account_id),
             )
+        )
 
 
 def _content(new: NewAccount) -> str:

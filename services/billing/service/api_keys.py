@@ -15,7 +15,7 @@ from services.billing.domain.api_keys import (
 from services.billing.domain.model import AccountState, ApiKey
 from services.billing.service.context import Context
 from services.billing.service.paging import Page, PageRequest, read_page
-from services.billing.store import KeyOwner
+from services.billing.store import KeyOwner, Transaction
 from services.shared.errors import FlowStackError, Reason, invalid_request
 from services.shared.secret import Secret
 
@@ -49,7 +49,8 @@ class ApiKeyService:
         made = make_key(self._context.randomness)
         digest = digest_of(made.secret, self._pepper)
         key = ApiKey(made.api_key_id, account_id, display_name, digest, now_us, expire_us, 0, 0, "", "")
-        async with self._context.store.transaction() as transaction:
+
+        async def insert(transaction: Transaction) -> None:
             account = await transaction.accounts.lock(account_id)
             if account.state is AccountState.DELETED:
                 raise FlowStackError(
@@ -62,6 +63,8 @@ class ApiKeyService:
                     metadata={"limit": str(ACTIVE_KEYS_MAX)},
                 )
             await transaction.api_keys.insert(key)
+
+        await self._context.store.transact(insert)
         return CreatedKey(key, made.secret)
 
     async def list(self, account_id: str, request: PageRequest, *, include_inactive: bool) -> Page[ApiKey]:
@@ -71,7 +74,8 @@ class ApiKeyService:
             FlowStackError: ACCOUNT_NOT_FOUND; INVALID_REQUEST: another call's page token.
         """
         now_us = self._context.clock.now_us()
-        async with self._context.store.transaction() as transaction:
+
+        async def read(transaction: Transaction) -> Page[ApiKey]:
             await transaction.accounts.get(account_id)
             return await read_page(
                 self._context.page_tokens,
@@ -83,6 +87,8 @@ class ApiKeyService:
                 lambda key: (key.create_us, key.api_key_id),
             )
 
+        return await self._context.store.transact(read)
+
     async def revoke(self, account_id: str, api_key_id: str) -> ApiKey:
         """Revokes a key of an account for good; a key that is revoked already is answered unchanged.
 
@@ -90,7 +96,8 @@ class ApiKeyService:
             FlowStackError: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND.
         """
         now_us = self._context.clock.now_us()
-        async with self._context.store.transaction() as transaction:
+
+        async def revoke(transaction: Transaction) -> ApiKey:
             await transaction.accounts.lock(account_id)
             key = await transaction.api_keys.find(account_id, api_key_id)
             if key is None:
@@ -100,7 +107,9 @@ class ApiKeyService:
             if key.revoke_us:
                 return key
             await transaction.api_keys.revoke(api_key_id, now_us)
-        return replace(key, revoke_us=now_us)
+            return replace(key, revoke_us=now_us)
+
+        return await self._context.store.transact(revoke)
 
     async def authenticate(self, secret: Secret) -> KeyOwner:
         """Says whose key `secret` is. One whose form or checksum is wrong is refused without asking the store.
@@ -113,8 +122,7 @@ class ApiKeyService:
         api_key_id = key_id_of(secret)
         if api_key_id is None:
             raise invalid_key()
-        async with self._context.store.transaction() as transaction:
-            owner = await transaction.api_keys.find_owner(api_key_id)
+        owner = await self._context.store.transact(lambda transaction: transaction.api_keys.find_owner(api_key_id))
         now_us = self._context.clock.now_us()
         check_key(None if owner is None else owner.key, digest_of(secret, self._pepper), now_us)
         assert owner is not None
@@ -127,8 +135,7 @@ class ApiKeyService:
             return
         uses, self._uses = self._uses, {}
         try:
-            async with self._context.store.transaction() as transaction:
-                await transaction.api_keys.note_uses(uses)
-        except BaseException:
+            await self._context.store.transact(lambda transaction: transaction.api_keys.note_uses(uses))
+        except FlowStackError:
             self._uses = uses | self._uses
             raise

@@ -9,7 +9,7 @@ from typing import Final
 from services.billing.domain.entitlements import EntitlementStatus
 from services.billing.service.background import Backoff
 from services.billing.service.context import Context
-from services.billing.store import PendingEntitlement
+from services.billing.store import PendingEntitlement, Transaction
 from services.shared.errors import FlowStackError, Reason
 from services.shared.log import get_logger
 
@@ -40,24 +40,22 @@ class EntitlementDispatcher:
     async def apply(self, account_id: str) -> EntitlementStatus:
         """Sends an account's entitlement now and says whether quota has it; returns within about 2 s."""
         store = self._context.store
-        async with store.transaction() as transaction:
-            pending = await transaction.entitlements.find_pending(account_id)
+        pending = await store.transact(lambda transaction: transaction.entitlements.find_pending(account_id))
         if pending is not None:
             await self._send(pending, APPLY_TIMEOUT_S)
-        async with store.transaction() as transaction:
-            return await transaction.entitlements.status(account_id)
+        return await store.transact(lambda transaction: transaction.entitlements.status(account_id))
 
     async def renew(self, account_id: str = "") -> None:
         """Sends what quota has acknowledged once more, of one account or of all: quota's store was replaced."""
-        async with self._context.store.transaction() as transaction:
-            await transaction.entitlements.renew(self._context.clock.now_us(), account_id)
+        now_us = self._context.clock.now_us()
+        await self._context.store.transact(lambda transaction: transaction.entitlements.renew(now_us, account_id))
         self._wake.set()
 
     async def run_once(self) -> bool:
         """Sends what is due, then waits until something may be due again. Always True: each row has its own backoff."""
         self._wake.clear()
-        async with self._context.store.transaction() as transaction:
-            due = await transaction.entitlements.due(self._context.clock.now_us(), BATCH)
+        now_us = self._context.clock.now_us()
+        due = await self._context.store.transact(lambda transaction: transaction.entitlements.due(now_us, BATCH))
         if due:
             await asyncio.gather(*(self._send(pending, SEND_TIMEOUT_S) for pending in due))
             return True
@@ -65,8 +63,7 @@ class EntitlementDispatcher:
         return True
 
     async def _wait(self) -> None:
-        async with self._context.store.transaction() as transaction:
-            next_us = await transaction.entitlements.next_due_us()
+        next_us = await self._context.store.transact(lambda transaction: transaction.entitlements.next_due_us())
         wait_s = IDLE_S
         if next_us is not None:
             wait_s = min(IDLE_S, max(0.0, (next_us - self._context.clock.now_us()) / 1e6))
@@ -83,8 +80,10 @@ class EntitlementDispatcher:
         except FlowStackError as error:
             await self._failed(pending, error)
             return
-        async with self._context.store.transaction() as transaction:
-            await transaction.entitlements.mark_applied(account_id, revision, self._context.clock.now_us())
+        now_us = self._context.clock.now_us()
+        await self._context.store.transact(
+            lambda transaction: transaction.entitlements.mark_applied(account_id, revision, now_us)
+        )
 
     async def _failed(self, pending: PendingEntitlement, error: FlowStackError) -> None:
         account_id, revision = pending.entitlement.account_id, pending.entitlement.revision
@@ -100,18 +99,22 @@ class EntitlementDispatcher:
             delay_s=round(delay_s, 3),
         )
         next_attempt_us = self._context.clock.now_us() + int(delay_s * 1e6)
-        async with self._context.store.transaction() as transaction:
-            await transaction.entitlements.mark_failed(account_id, revision, next_attempt_us)
+        await self._context.store.transact(
+            lambda transaction: transaction.entitlements.mark_failed(account_id, revision, next_attempt_us)
+        )
         self._wake.set()
 
     async def _overtake(self, account_id: str, stored_revision: int) -> None:
         """Allots a revision above quota's: this database is older than quota's, restored from a backup perhaps."""
-        async with self._context.store.transaction() as transaction:
+
+        async def raise_revision(transaction: Transaction) -> None:
             await transaction.accounts.lock(account_id)
             pending = await transaction.entitlements.find_pending(account_id)
             if pending is None or pending.entitlement.revision > stored_revision:
                 return
             newer = replace(pending.entitlement, revision=stored_revision + 1)
             await transaction.entitlements.put(newer, self._context.clock.now_us())
+
+        await self._context.store.transact(raise_revision)
         self._log.warning("entitlement_revision_raised", account_id=account_id, count=stored_revision + 1)
         self._wake.set()

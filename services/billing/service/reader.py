@@ -10,6 +10,7 @@ from typing import Final
 from services.billing.domain.ledger import EventBatch, PartitionCursor, PositionedEntry, Watermark, newest_cursors
 from services.billing.service.context import Context
 from services.billing.service.dispatcher import EntitlementDispatcher
+from services.billing.store import LedgerInsert, Transaction
 from services.shared.errors import FlowStackError, Reason
 from services.shared.log import get_logger
 
@@ -44,8 +45,7 @@ class SessionEventReader:
             FlowStackError: QUOTA_UNAVAILABLE, BILLING_UNAVAILABLE.
         """
         self._watermarks.clear()
-        async with self._context.store.transaction() as transaction:
-            fence, cursors = await transaction.ledger.claim()
+        fence, cursors = await self._context.store.transact(lambda transaction: transaction.ledger.claim())
         try:
             return await self._follow(fence, cursors)
         except FlowStackError as error:
@@ -76,11 +76,17 @@ class SessionEventReader:
         if not batch.entries and now_us - self._watermarks_written_us < WATERMARK_INTERVAL_US:
             return True
         cursors = newest_cursors(batch.entries)
-        async with self._context.store.transaction() as transaction:
+        watermarks = tuple(self._watermarks.values())
+
+        async def store(transaction: Transaction) -> LedgerInsert | None:
             # The cursors come first: their rows are what a reader that took over meanwhile is told by.
-            if not await transaction.ledger.advance(fence, cursors, tuple(self._watermarks.values())):
-                return False
-            inserted = await transaction.ledger.insert(batch.entries, now_us)
+            if not await transaction.ledger.advance(fence, cursors, watermarks):
+                return None
+            return await transaction.ledger.insert(batch.entries, now_us)
+
+        inserted = await self._context.store.transact(store)
+        if inserted is None:
+            return False
         self._watermarks.clear()
         self._watermarks_written_us = now_us
         for account_id in sorted(inserted.unknown_accounts):
@@ -95,8 +101,8 @@ class SessionEventReader:
         Reading again is safe: the ledger takes no event twice.
         """
         self._log.error("quota_store_replaced")
-        async with self._context.store.transaction() as transaction:
-            await transaction.ledger.advance(fence, {cursor.partition: "" for cursor in cursors}, ())
+        beginning = {cursor.partition: "" for cursor in cursors}
+        await self._context.store.transact(lambda transaction: transaction.ledger.advance(fence, beginning, ()))
         await self._dispatcher.renew()
 
 

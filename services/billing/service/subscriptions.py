@@ -9,6 +9,7 @@ from services.billing.domain.entitlements import EntitlementStatus
 from services.billing.domain.model import Subscription, SubscriptionChange
 from services.billing.service.context import Context
 from services.billing.service.paging import Page, PageRequest, read_page
+from services.billing.store import Transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,8 @@ class SubscriptionService:
         Raises:
             FlowStackError: ACCOUNT_NOT_FOUND; INVALID_REQUEST: another call's page token.
         """
-        async with self._context.store.transaction() as transaction:
+
+        async def read(transaction: Transaction) -> SubscriptionView:
             account = await transaction.accounts.get(account_id)
             subscription = await transaction.subscriptions.get(account.subscription_id)
             status = await transaction.entitlements.status(account_id)
@@ -76,6 +78,8 @@ class SubscriptionService:
                 lambda after, limit: transaction.subscriptions.changes(account_id, after, limit),
                 lambda change: (change.request_us, change.change_id),
             )
-        terms = subscription.terms
-        plan = self._context.catalogue.plan(terms.plan_id, terms.plan_version)
-        return SubscriptionView(subscription, plan, status, changes)
+            terms = subscription.terms
+            plan = self._context.catalogue.plan(terms.plan_id, terms.plan_version)
+            return SubscriptionView(subscription, plan, status, changes)
+
+        return await self._context.store.transact(read)

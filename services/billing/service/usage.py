@@ -6,6 +6,7 @@ from services.billing.domain.ledger import partition_of
 from services.billing.domain.usage import Usage, day_start_us, usage_of
 from services.billing.service.context import Context
 from services.billing.service.dispatcher import EntitlementDispatcher
+from services.billing.store import Transaction
 from services.shared.errors import FlowStackError, Reason
 
 
@@ -28,8 +29,8 @@ class UsageService:
         Raises:
             FlowStackError: ACCOUNT_NOT_FOUND, QUOTA_UNAVAILABLE, ENTITLEMENT_MISSING.
         """
-        async with self._context.store.transaction() as transaction:
-            await transaction.accounts.get(account_id)
+        store = self._context.store
+        await store.transact(lambda transaction: transaction.accounts.get(account_id))
         try:
             quota = await self._context.quota.get_quota(account_id, timeout_s)
         except FlowStackError as error:
@@ -38,10 +39,13 @@ class UsageService:
                 await self._dispatcher.renew(account_id)
             raise
         now_us = self._context.clock.now_us()
-        async with self._context.store.transaction() as transaction:
+
+        async def read(transaction: Transaction) -> Usage:
             account = await transaction.accounts.get(account_id)
             subscription = await transaction.subscriptions.get(account.subscription_id)
             ledger = await transaction.ledger.usage(account_id, day_start_us(now_us), quota.period_start_us)
             watermark_us = await transaction.ledger.watermark_us(partition_of(account_id))
-        # Before the first watermark the ledger is known to be complete up to the account's own beginning.
-        return usage_of(subscription, quota, ledger, max(watermark_us, account.create_us), now_us)
+            # Before the first watermark the ledger is known to be complete up to the account's own beginning.
+            return usage_of(subscription, quota, ledger, max(watermark_us, account.create_us), now_us)
+
+        return await store.transact(read)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from services.billing.adapters.migrations.steps import migrate, problem_of_schem
 from services.billing.adapters.sql.accounts import SqlAccounts, SqlApiKeys
 from services.billing.adapters.sql.ledger import SqlLedger
 from services.billing.adapters.sql.subscriptions import SqlEntitlements, SqlRequests, SqlSubscriptions
+from services.billing.store import ResultT, Transaction
 from services.shared.errors import FlowStackError, Reason
 from services.shared.log import get_logger
 from services.shared.settings import StartupError
@@ -40,17 +41,32 @@ class Database:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self.engine = engine
+        self._running: set[asyncio.Task[Any]] = set()
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[SqlTransaction]:
-        """Opens a transaction; it commits at the block's end and is undone where the block raises.
+    async def transact(self, work: Callable[[Transaction], Awaitable[ResultT]]) -> ResultT:
+        """Runs `work` in a transaction, which commits when it returns and is undone where it raises.
+
+        It has a task of its own, which the caller's cancellation does not reach: SQLAlchemy gives a connection up
+        that is cancelled in the middle of a statement, and SQLite must not have two on one file.
 
         Raises:
             FlowStackError: BILLING_UNAVAILABLE where the database cannot be reached or does not answer.
         """
+        task = asyncio.create_task(self._transact(work))
+        self._running.add(task)
+        task.add_done_callback(self._finished)
+        return await asyncio.shield(task)
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            # Asked for, so that the loop does not complain of an error that a cancelled caller did not wait for.
+            task.exception()
+
+    async def _transact(self, work: Callable[[Transaction], Awaitable[ResultT]]) -> ResultT:
         try:
             async with self.engine.begin() as connection:
-                yield SqlTransaction(connection)
+                return await work(SqlTransaction(connection))
         except (OperationalError, InterfaceError, PoolTimeoutError) as error:
             get_logger().error("database_failed", error_type=type(error).__name__)
             raise FlowStackError(
@@ -58,7 +74,8 @@ class Database:
             ) from error
 
     async def close(self) -> None:
-        """Closes the database."""
+        """Closes the database, when what runs has ended."""
+        await asyncio.gather(*self._running, return_exceptions=True)
         await self.engine.dispose()
 
 
