@@ -76,6 +76,8 @@ class OpenAiProvider:
             timeout=httpx2.Timeout(None, connect=settings.timeouts.connect_s),
             http_client=http.client(settings.timeouts.connect_s),
         )
+        # There is no argument that keeps the SDK from reading OPENAI_CUSTOM_HEADERS.
+        self._client._custom_headers = {}
         self._lingering: set[asyncio.Task[None]] = set()
 
     def check(self, _candidate: Candidate, _prompt: Prompt) -> None:
@@ -315,9 +317,9 @@ def _retry_after(headers: httpx2.Headers) -> timedelta | None:
             seconds = float(milliseconds) / 1000
         else:
             seconds = _seconds(headers.get("retry-after", ""))
+        return timedelta(seconds=min(max(seconds, 0.0), RETRY_AFTER_SECONDS_MAX))
     except (ValueError, TypeError, OverflowError):
         return None
-    return timedelta(seconds=min(max(seconds, 0.0), RETRY_AFTER_SECONDS_MAX))
 
 
 def _seconds(text: str) -> float:

@@ -27,8 +27,9 @@ from services.router.servicer import POLICIES, RouterServicer
 from services.shared.auth import Authenticator, Caller, CallerKind
 from services.shared.clock import SystemClock
 from services.shared.errors import FlowStackError, Reason
-from services.shared.interceptor import RpcInterceptor
 from services.shared.secret import Secret
+from services.shared.server import Port, Registration, ServiceHost
+from services.shared.settings import CommonSettings, load
 from services.shared.status import error_from_rpc
 from tests.support.fake_quota import FakeQuota, channel_to
 from tests.support.fault_server import FaultServer
@@ -155,11 +156,21 @@ async def running_router(
         limits=limits or SessionLimits(),
         resolver=Resolver(client, clock),
     )
-    policies = {f"/flowstack.router.v1.RouterService/{name}": policy for name, policy in POLICIES.items()}
-    server = grpc.aio.server(interceptors=(RpcInterceptor(Authenticator(policies, authenticate_key=authenticate)),))
-    pb_grpc.add_RouterServiceServicer_to_server(RouterServicer(service), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
+    registration = Registration(
+        pb.DESCRIPTOR.services_by_name["RouterService"],
+        pb_grpc.add_RouterServiceServicer_to_server,
+        RouterServicer(service),
+        POLICIES,
+    )
+    listening = Port(
+        "127.0.0.1:0",
+        "FLOWSTACK_ROUTER_ADDRESS",
+        (registration,),
+        lambda policies: Authenticator(policies, authenticate_key=authenticate),
+    )
+    host = ServiceHost("router", load(CommonSettings, admin_port_base=0), (listening,))
+    await host.start()
+    port = host.bound_ports[0]
     caller = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=(("grpc.use_local_subchannel_pool", 1),))
     router = RouterUnderTest(service, quota, upstream, pb_grpc.RouterServiceStub(caller), sleeps)
     try:
@@ -168,7 +179,7 @@ async def running_router(
     finally:
         await caller.close()
         await service.drain(0)
-        await server.stop(0)
+        await host.drain(0)
         await client.close()
         for provider in providers.values():
             await provider.aclose()

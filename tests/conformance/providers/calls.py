@@ -1,0 +1,69 @@
+"""Calls a provider through its port and collects what it says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from services.router.domain.events import Finish, ProviderEvent, ReasoningDelta, TextDelta, ToolCall
+from services.router.domain.request import (
+    Candidate,
+    CredentialMode,
+    Message,
+    OpenAiCredentials,
+    Prompt,
+    Role,
+    TextPart,
+    Tool,
+)
+from services.router.providers.port import Provider, ProviderError
+from services.shared.secret import Secret
+
+KEY = "sk-test-0123456789abcdefghijklmnopqrstuv"
+CANDIDATE = Candidate("openai", "gpt-4o", CredentialMode.BYOK, OpenAiCredentials(Secret(KEY)))
+
+
+@dataclass
+class Said:
+    """Everything that one call yielded, and how it failed, if it did."""
+
+    events: list[ProviderEvent] = field(default_factory=list)
+    error: ProviderError | None = None
+    request_id: str = ""
+
+    @property
+    def text(self) -> str:
+        return "".join(event.text for event in self.events if isinstance(event, TextDelta))
+
+    @property
+    def reasoning(self) -> str:
+        return "".join(event.text for event in self.events if isinstance(event, ReasoningDelta))
+
+    @property
+    def calls(self) -> list[ToolCall]:
+        return [event for event in self.events if isinstance(event, ToolCall)]
+
+    @property
+    def finish(self) -> Finish:
+        finish = self.events[-1]
+        assert isinstance(finish, Finish)
+        return finish
+
+
+async def say(provider: Provider, prompt: Prompt, candidate: Candidate = CANDIDATE) -> Said:
+    """Calls `provider` and reads to the end."""
+    said = Said()
+    try:
+        async with provider.open(candidate, prompt) as stream:
+            while not (said.events and isinstance(said.events[-1], Finish)):
+                batch = await stream.read()
+                assert batch, "a read brings at least one event"
+                said.events += batch
+            said.request_id = stream.request_id
+    except ProviderError as error:
+        said.error = error
+    return said
+
+
+def prompt(text: str, *tools: str) -> Prompt:
+    messages = (Message(Role.USER, (TextPart(text),)),)
+    return Prompt(messages=messages, tools=tuple(Tool(name) for name in tools))
