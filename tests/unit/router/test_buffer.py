@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from services.router.buffer import EventBuffer, ReaderStalledError
+from services.router.domain.events import TextDelta
+from services.shared.errors import FlowStackError, Reason
+
+
+def deltas(*texts: str) -> list[TextDelta]:
+    return [TextDelta(text) for text in texts]
+
+
+async def test_the_reader_gets_all_that_is_waiting() -> None:
+    buffer = EventBuffer(events_max=8, stall_s=10)
+    await buffer.put(deltas("a"))
+    await buffer.put(deltas("b", "c"))
+    buffer.close(*deltas("d"))
+
+    assert await buffer.take() == deltas("a", "b", "c", "d")
+    assert await buffer.take() == ()
+
+
+async def test_an_error_comes_after_what_was_sent_before_it() -> None:
+    buffer = EventBuffer(events_max=8, stall_s=10)
+    await buffer.put(deltas("a"))
+    buffer.close(error=FlowStackError(Reason.INTERNAL, "broken"))
+
+    assert await buffer.take() == deltas("a")
+    with pytest.raises(FlowStackError):
+        await buffer.take()
+
+
+async def test_a_full_buffer_holds_the_writer_up_until_it_is_read() -> None:
+    buffer = EventBuffer(events_max=2, stall_s=10)
+    writer = asyncio.create_task(buffer.put(deltas("a", "b", "c")))
+    await asyncio.sleep(0)
+    assert not writer.done()
+
+    assert len(await buffer.take()) == 3
+    await writer
+
+
+async def test_a_waiting_reader_is_woken() -> None:
+    buffer = EventBuffer(events_max=2, stall_s=10)
+    reader = asyncio.create_task(buffer.take())
+    await asyncio.sleep(0)
+    await buffer.put(deltas("a"))
+
+    assert await reader == deltas("a")
+
+
+async def test_a_reader_that_takes_nothing_is_stalled() -> None:
+    buffer = EventBuffer(events_max=1, stall_s=0.01)
+    with pytest.raises(ReaderStalledError):
+        await buffer.put(deltas("a"))
+
+
+async def test_an_abandoned_buffer_holds_nobody_up() -> None:
+    buffer = EventBuffer(events_max=1, stall_s=10)
+    writer = asyncio.create_task(buffer.put(deltas("a")))
+    await asyncio.sleep(0)
+    buffer.abandon()
+    await writer
+    await buffer.put(deltas(*"bcdef"))
+    buffer.close(*deltas("g"))
+
+    assert await buffer.take() == ()
