@@ -1,0 +1,59 @@
+"""All services, started once for the tests that change none of their settings."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.support.suite import ROOT, Suite, running_suite
+
+GRPCURL = "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3"
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def suite(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Suite]:
+    """All services on echo, with short leases and no hold of expiry."""
+    async with running_suite(
+        tmp_path_factory.mktemp("suite"),
+        FLOWSTACK_SESSION_TIME_LIMIT_SECONDS="5",
+        FLOWSTACK_LEASE_SECONDS="35",
+        FLOWSTACK_EXPIRY_HOLD_SECONDS="0",
+    ) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def grpcurl() -> str:
+    """The program grpcurl: the installed one, or one built here where Go is. Skips where neither is; in CI it fails."""
+    found = shutil.which("grpcurl")
+    if found:
+        return found
+    go = shutil.which("go")
+    target = ROOT / ".venv" / "go"
+    if go is None:
+        message = "grpcurl is not installed, and there is no Go to build it."
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    program = target / "grpcurl"
+    if not program.exists():
+        environment = os.environ | {"GOBIN": str(target), "GOFLAGS": "-modcacherw"}
+        built = subprocess.run(
+            [go, "install", GRPCURL], env=environment, capture_output=True, text=True, timeout=110, check=False
+        )
+        assert built.returncode == 0, built.stderr
+    return str(program)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Runs these tests in the loop of the session's fixture."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
