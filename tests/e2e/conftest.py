@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from tests.support.suite import ROOT, Suite, running_suite
 
-GRPCURL = "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3"
+GRPCURL = "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4"
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

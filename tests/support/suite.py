@@ -225,6 +225,7 @@ def child_ids(process_id: int) -> dict[str, int]:
             arguments = (status.parent / "cmdline").read_text().split("\0")
         except (OSError, IndexError):
             continue  # it ended while we looked
-        if parent == str(process_id):
+        # A child between its birth and its program has no such arguments yet, and a dead one no more.
+        if parent == str(process_id) and len(arguments) > 2 and arguments[2].startswith("services."):
             found[arguments[2].removeprefix("services.")] = int(status.parent.name)
     return found

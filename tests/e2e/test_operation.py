@@ -1,0 +1,105 @@
+"""Starting, stopping and surviving: what an operator meets."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc
+from flowstack_protos.type.v1 import type_pb2
+
+from services.shared.server import EXIT_STARTUP_FAILED, SERVICES
+from services.suite.ready import admin_addresses, wait_until_serving
+from tests.support.suite import ROOT, Suite, child_ids, suite_environment
+
+
+async def start(data: Path, *options: str, **overrides: str) -> subprocess.CompletedProcess[str]:
+    """Runs `python -m services` to its end in a folder of its own."""
+    return await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "services", *options],
+        cwd=ROOT,
+        env=suite_environment(data, overrides),
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+
+
+async def test_the_demonstration_streams_counts_and_exits(tmp_path: Path) -> None:
+    result = await start(tmp_path, "--demo", "--once")
+    assert result.returncode == 0, result.stderr
+    assert "ended as COMMITTED" in result.stdout
+    assert "Usage before 0 of 1000" in result.stdout
+    assert "Usage after  1 of 1000" in result.stdout
+    secret = re.search(r"fs_\w+", result.stdout)
+    assert secret is not None
+    kept = [path for path in tmp_path.rglob("*") if path.is_file() and secret.group().encode() in path.read_bytes()]
+    assert kept == []
+
+
+async def test_a_taken_port_is_named_with_the_way_out(suite: Suite, tmp_path: Path) -> None:
+    number = suite.settings.quota_address.rpartition(":")[2]
+    result = await start(tmp_path, FLOWSTACK_QUOTA_ADDRESS=f"127.0.0.1:{number}")
+    assert result.returncode == EXIT_STARTUP_FAILED
+    assert f"port {number}" in result.stderr
+    assert f"FLOWSTACK_QUOTA_ADDRESS=127.0.0.1:{int(number) + 100}" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+async def test_the_demonstration_names_a_taken_port_too(suite: Suite, tmp_path: Path) -> None:
+    result = await start(tmp_path, "--demo", FLOWSTACK_ROUTER_ADDRESS=suite.settings.router_address)
+    assert result.returncode == EXIT_STARTUP_FAILED
+    assert "FLOWSTACK_ROUTER_ADDRESS" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+async def test_a_second_suite_cannot_take_the_same_data(suite: Suite, tmp_path: Path) -> None:
+    result = await start(tmp_path, FLOWSTACK_DATA_DIR=str(suite.data))
+    assert result.returncode == EXIT_STARTUP_FAILED
+    assert "Another process" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+async def test_an_address_beyond_loopback_needs_tls(tmp_path: Path) -> None:
+    result = await start(
+        tmp_path,
+        FLOWSTACK_ROUTER_ADDRESS="0.0.0.0:0",
+        FLOWSTACK_ADMIN_TOKEN="a",
+        FLOWSTACK_INTERNAL_TOKEN="b",
+        FLOWSTACK_KEY_PEPPER="c",
+    )
+    assert result.returncode == EXIT_STARTUP_FAILED
+    assert "FLOWSTACK_ALLOW_PLAINTEXT" in result.stderr
+
+
+async def test_a_service_that_dies_is_restarted(suite: Suite) -> None:
+    account_id, secret = await suite.open_account("starter")
+    for name in SERVICES:
+        killed = child_ids(suite.process.pid)[name]
+        os.kill(killed, signal.SIGKILL)
+        while child_ids(suite.process.pid).get(name) in (None, killed):
+            await asyncio.sleep(0)
+        assert await wait_until_serving(admin_addresses(suite.settings, SERVICES), 60) == []
+    await ready_again(suite, secret)
+    events = [event async for event in suite.complete(secret)]
+    assert events[-1].session_finished.session_state == type_pb2.SESSION_STATE_COMMITTED
+    assert (await suite.account_quota(account_id)).sessions_committed >= 1
+
+
+async def ready_again(suite: Suite, secret: str) -> None:
+    """Waits until a completion is not refused for a service that is still connecting."""
+    while True:
+        try:
+            async for _ in suite.complete(secret):
+                pass
+        except grpc.aio.AioRpcError as error:
+            assert error.code() is grpc.StatusCode.UNAVAILABLE, error
+        else:
+            return
