@@ -50,6 +50,7 @@ class RouterUnderTest:
     upstream: FaultServer
     stub: Any
     sleeps: Sleeps
+    port: int
 
     def complete(self, request: pb.CompleteRequest) -> Any:
         """The running call."""
@@ -172,7 +173,7 @@ async def running_router(
     await host.start()
     port = host.bound_ports[0]
     caller = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=(("grpc.use_local_subchannel_pool", 1),))
-    router = RouterUnderTest(service, quota, upstream, pb_grpc.RouterServiceStub(caller), sleeps)
+    router = RouterUnderTest(service, quota, upstream, pb_grpc.RouterServiceStub(caller), sleeps, port)
     try:
         yield router
         await router.settled()
