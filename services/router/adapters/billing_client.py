@@ -28,6 +28,7 @@ STALE_SECONDS: Final = 300.0
 REFUSED_SECONDS: Final = 2.0
 """How long a refusal holds: short, because the key may be being made."""
 ENTRIES_MAX: Final = 100_000
+"""Good keys, and refused ones, each."""
 CALL_SECONDS: Final = 2.0
 
 _REFUSALS: Final = frozenset({Reason.API_KEY_INVALID, Reason.API_KEY_REVOKED, Reason.API_KEY_EXPIRED})
@@ -89,6 +90,8 @@ class ApiKeys:
         self._clock = clock
         self._salt = secrets.token_bytes(32)
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        # Apart from the good ones, so that a flood of wrong keys never pushes out those that an outage lives on.
+        self._refused: OrderedDict[bytes, _Known] = OrderedDict()
         self._asking: dict[bytes, asyncio.Task[_Known]] = {}
 
     async def authenticate(self, api_key: Secret) -> Caller:
@@ -99,7 +102,7 @@ class ApiKeys:
                 be reached and the key was not seen lately.
         """
         digest = hashlib.blake2b(api_key.reveal().encode(), key=self._salt, digest_size=32).digest()
-        known = self._known.get(digest)
+        known = self._known.get(digest) or self._refused.get(digest)
         if known is None or not self._holds(known, self._clock.monotonic_s()):
             known = await self._look_up(digest, api_key)
         answer = known.answer
@@ -126,22 +129,22 @@ class ApiKeys:
     async def _refresh(self, digest: bytes, api_key: Secret) -> _Known:
         asked_s = self._clock.monotonic_s()
         try:
-            known = _Known(await self._ask(api_key), asked_s)
+            known, store = _Known(await self._ask(api_key), asked_s), self._known
         except FlowStackError as error:
-            if error.reason in _REFUSALS:
-                known = _Known(error, asked_s)
-            else:
+            if error.reason not in _REFUSALS:
                 return self._fall_back(digest, error, asked_s)
-        self._known[digest] = known
-        self._known.move_to_end(digest)
-        while len(self._known) > ENTRIES_MAX:
-            self._known.popitem(last=False)
+            known, store = _Known(error, asked_s), self._refused
+        self._known.pop(digest, None)
+        self._refused.pop(digest, None)
+        store[digest] = known
+        while len(store) > ENTRIES_MAX:
+            store.popitem(last=False)
         return known
 
     def _fall_back(self, digest: bytes, error: FlowStackError, now_s: float) -> _Known:
         """The last good answer while billing is down; its age is not renewed."""
         known = self._known.get(digest)
-        if known is not None and isinstance(known.answer, Identity) and now_s - known.asked_s < STALE_SECONDS:
+        if known is not None and now_s - known.asked_s < STALE_SECONDS:
             return known
         return _Known(error, now_s)
 

@@ -152,3 +152,17 @@ async def test_memory_is_bounded(keys: ApiKeys, billing: FakeBilling, monkeypatc
     assert len(keys._known) == 3
     await keys.authenticate(Secret("d"))
     assert len(billing.asked) == 4
+
+
+async def test_wrong_keys_do_not_push_out_good_ones(
+    keys: ApiKeys, billing: FakeBilling, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(billing_client, "ENTRIES_MAX", 3)
+    await keys.authenticate(Secret("good"))
+    billing.error = FlowStackError(Reason.API_KEY_INVALID, "No.")
+    for number in range(10):
+        assert await reason(keys, f"bad{number}") is Reason.API_KEY_INVALID
+    billing.error = DOWN
+    clock.now_s += 60
+
+    assert (await keys.authenticate(Secret("good"))).account_id == "acct_good"
