@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 
 import pytest
 from flowstack_protos.billing.v1 import account_service_pb2 as pb
@@ -138,7 +139,7 @@ async def test_the_database_holds_neither_keys_nor_pepper(settings: BillingSetti
         await service.authenticate(customer.secret)
     path = settings.data_dir / "billing.db"
     content = b"".join(file.read_bytes() for file in settings.data_dir.glob("billing.db*"))
-    with sqlite3.connect(path) as database:
+    with closing(sqlite3.connect(path)) as database, database:
         content += "\n".join(database.iterdump()).encode()
     assert customer.api_key_id.encode() in content, "the dump is of this account"
     secret_part = customer.secret[len("fs_") + 16 :]

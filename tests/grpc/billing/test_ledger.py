@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from tests.support.fake_quota_events import COMMITTED, EXPIRED, MANAGED, RELEASE
 
 def rows(settings: BillingSettings, table: str = "ledger") -> list[dict[str, Any]]:
     """The rows of a table, once billing has let the file go."""
-    with sqlite3.connect(settings.data_dir / "billing.db") as database:
+    with closing(sqlite3.connect(settings.data_dir / "billing.db")) as database, database:
         database.row_factory = sqlite3.Row
         return [dict(row) for row in database.execute(f"SELECT * FROM {table} ORDER BY 1, 2")]
 

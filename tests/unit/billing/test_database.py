@@ -1,0 +1,246 @@
+"""How the database is opened, what it refuses, and what a transaction promises."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection, create_engine, inspect
+
+from services.billing.adapters.migrations.steps import config_for, migrate, problem_of_schema
+from services.billing.adapters.sql.database import Database, open_database
+from services.billing.adapters.sql.tables import METADATA
+from services.billing.domain.entitlements import Entitlement
+from services.billing.domain.ledger import PARTITIONS, LedgerEntry, PositionedEntry, Watermark
+from services.billing.store import Transaction
+from services.shared.errors import FlowStackError
+from services.shared.settings import StartupError
+
+
+def address(folder: Path) -> str:
+    return f"sqlite:///{folder / 'billing.db'}"
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    opened = await open_database(address(tmp_path))
+    yield opened
+    await opened.close()
+
+
+def entry(session_id: str, account_id: str = "acct_unknown", event: int = 1) -> LedgerEntry:
+    return LedgerEntry(
+        account_id, session_id, event, 1, 2, 1, 1, 2, 1, 2, "", "", 0, None, None, None, None, None, False,
+        0, 0, "", "", "{}", "{}", 1,
+    )  # fmt: skip
+
+
+async def table_sizes(database: Database) -> dict[str, int]:
+    async with database.engine.begin() as connection:
+        return {
+            name: (await connection.exec_driver_sql(f"SELECT count(*) FROM {name}")).scalar_one()
+            for name in ("ledger", "stray_events")
+        }
+
+
+async def test_the_file_is_durable_and_owned(database: Database) -> None:
+    async with database.engine.begin() as connection:
+        pragmas = {
+            name: (await connection.exec_driver_sql(f"PRAGMA {name}")).scalar_one()
+            for name in ("journal_mode", "synchronous", "locking_mode")
+        }
+    assert pragmas == {"journal_mode": "wal", "synchronous": 2, "locking_mode": "exclusive"}
+
+
+async def test_a_file_that_another_process_owns_is_refused(tmp_path: Path) -> None:
+    owner = (
+        "import asyncio, sys\n"
+        "from services.billing.adapters.sql.database import open_database\n"
+        "async def main():\n"
+        "    database = await open_database(sys.argv[1])\n"
+        "    print('open', flush=True)\n"
+        "    sys.stdin.read()\n"
+        "    await database.close()\n"
+        "asyncio.run(main())\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", owner, address(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"open\n"
+        with pytest.raises(StartupError, match="Another process has"):
+            await open_database(address(tmp_path))
+        process.communicate()
+    await (await open_database(address(tmp_path))).close()
+
+
+async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    await (await open_database(address(tmp_path))).close()
+    with closing(sqlite3.connect(tmp_path / "billing.db")) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(StartupError, match="newer version of billing"):
+        await open_database(address(tmp_path))
+
+
+async def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "billing.db").write_bytes(b"something else entirely" * 100)
+    with pytest.raises(StartupError, match="cannot be used as billing's database"):
+        await open_database(address(tmp_path))
+
+
+@pytest.mark.parametrize("bad", ["mysql://x/y", "nonsense", "sqlite://", "sqlite:///:memory:"])
+async def test_an_address_of_another_kind_is_refused(bad: str) -> None:
+    with pytest.raises(StartupError, match="FLOWSTACK_BILLING_DATABASE"):
+        await open_database(bad)
+
+
+def connection_to(path: Path) -> Connection:
+    return create_engine(f"sqlite:///{path}").connect()
+
+
+def test_migrations_make_the_tables_that_the_code_knows(tmp_path: Path) -> None:
+    with connection_to(tmp_path / "m.db") as connection:
+        migrate(connection, "m.db")
+        assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
+        assert problem_of_schema(connection) == ""
+
+
+def test_migrations_go_up_and_down(tmp_path: Path) -> None:
+    with connection_to(tmp_path / "m.db") as connection:
+        for _ in range(2):
+            migrate(connection, "m.db")
+            assert set(inspect(connection).get_table_names()) >= set(METADATA.tables)
+            command.downgrade(config_for(connection), "base")
+            inspect(connection).clear_cache()
+            assert set(inspect(connection).get_table_names()) == {"alembic_version"}
+
+
+def test_a_shared_database_is_not_served_until_it_is_current(tmp_path: Path) -> None:
+    with connection_to(tmp_path / "m.db") as connection:
+        assert "make migrate" in problem_of_schema(connection)
+        migrate(connection, "m.db")
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+        assert "newer version" in problem_of_schema(connection)
+
+
+def test_no_unique_key_can_hold_null() -> None:
+    # A unique index over a NULL column stops nothing.
+    nullable = [
+        f"{table.name}.{column.name}"
+        for table in METADATA.tables.values()
+        for columns in (table.primary_key.columns, *(index.columns for index in table.indexes if index.unique))
+        for column in columns
+        if column.nullable
+    ]
+    assert nullable == []
+
+
+async def test_rows_and_cursor_are_written_together_or_not_at_all(database: Database) -> None:
+    fence, _ = await database.transact(lambda transaction: transaction.ledger.claim())
+    entries = (PositionedEntry(3, "c1", entry("ses_1")),)
+
+    async def store(transaction: Transaction) -> None:
+        assert await transaction.ledger.advance(fence, {3: "c1"}, (Watermark(3, 50, 0),))
+        await transaction.ledger.insert(entries, 1)
+
+    async def fail(transaction: Transaction) -> None:
+        await store(transaction)
+        raise RuntimeError("the power went out")
+
+    with pytest.raises(RuntimeError):
+        await database.transact(fail)
+    assert (await table_sizes(database))["stray_events"] == 0
+    _, cursors = await database.transact(lambda transaction: transaction.ledger.claim())
+    assert {cursor.cursor for cursor in cursors} == {""}
+
+    fence, _ = await database.transact(lambda transaction: transaction.ledger.claim())
+    await database.transact(store)
+    assert (await table_sizes(database))["stray_events"] == 1
+    _, cursors = await database.transact(lambda transaction: transaction.ledger.claim())
+    assert [(c.partition, c.cursor, c.watermark_us) for c in cursors if c.cursor] == [(3, "c1", 50)]
+
+
+async def test_a_reader_that_was_superseded_writes_nothing(database: Database) -> None:
+    old, cursors = await database.transact(lambda transaction: transaction.ledger.claim())
+    assert len(cursors) == PARTITIONS
+    new, _ = await database.transact(lambda transaction: transaction.ledger.claim())
+    assert new > old
+    for watermarks, moved in (((), {5: "late"}), ((Watermark(5, 99, 0),), {})):
+        assert not await database.transact(
+            lambda transaction, moved=moved, marks=watermarks: transaction.ledger.advance(old, moved, marks)
+        )
+    assert await database.transact(lambda transaction: transaction.ledger.watermark_us(5)) == 0
+    assert await database.transact(lambda transaction: transaction.ledger.advance(new, {5: "now"}, ()))
+
+
+async def test_only_what_is_new_is_inserted(database: Database) -> None:
+    batch = [PositionedEntry(1, f"c{number}", entry(f"ses_{number % 3}")) for number in range(9)]
+    for _ in range(2):
+        inserted = await database.transact(lambda transaction: transaction.ledger.insert(batch, 1))
+        assert inserted.unknown_accounts == {"acct_unknown"}
+    assert (await table_sizes(database))["stray_events"] == 3
+
+
+async def test_the_ledger_takes_a_large_batch(database: Database) -> None:
+    batch = [PositionedEntry(1, "c", entry(f"ses_{number:05}", f"acct_{number % 700}")) for number in range(3_000)]
+    await database.transact(lambda transaction: transaction.ledger.insert(batch, 1))
+    assert (await table_sizes(database))["stray_events"] == 3_000
+
+
+async def test_a_cancelled_caller_leaves_a_whole_transaction_and_a_usable_database(database: Database) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def work(transaction: Transaction) -> None:
+        begun.set()
+        await go_on.wait()
+        await transaction.ledger.insert([PositionedEntry(1, "c", entry("ses_1"))], 1)
+
+    caller = asyncio.create_task(database.transact(work))
+    await begun.wait()
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    go_on.set()
+    assert (await table_sizes(database))["stray_events"] == 1
+
+
+async def test_a_repeated_request_gets_its_answer_and_another_content_is_refused(database: Database) -> None:
+    async def first(transaction: Transaction) -> None:
+        assert await transaction.requests.begin("M", "acct_1", "r", "content", 1) is None
+        await transaction.requests.finish("M", "acct_1", "r", "answer")
+
+    await database.transact(first)
+    assert await database.transact(lambda t: t.requests.begin("M", "acct_1", "r", "content", 2)) == "answer"
+    # Method and scope are part of what a request_id is unique in.
+    assert await database.transact(lambda t: t.requests.begin("M", "acct_2", "r", "content", 2)) is None
+    assert await database.transact(lambda t: t.requests.begin("N", "acct_1", "r", "other", 2)) is None
+    with pytest.raises(FlowStackError, match="other content"):
+        await database.transact(lambda t: t.requests.begin("M", "acct_1", "r", "other", 2))
+
+
+async def test_a_newer_entitlement_is_not_marked_by_an_older_answer(database: Database) -> None:
+    def entitlement(revision: int) -> Entitlement:
+        return Entitlement("acct_1", revision, "sub_1", 1, (), 0, None)
+
+    await database.transact(lambda t: t.entitlements.put(entitlement(1), 10))
+    await database.transact(lambda t: t.entitlements.put(entitlement(2), 20))
+    await database.transact(lambda t: t.entitlements.mark_applied("acct_1", 1, 30))
+    pending = await database.transact(lambda t: t.entitlements.find_pending("acct_1"))
+    assert pending is not None
+    assert pending.entitlement.revision == 2
+    await database.transact(lambda t: t.entitlements.mark_failed("acct_1", 2, 99))
+    assert await database.transact(lambda t: t.entitlements.due(98, 10)) == []
+    assert await database.transact(lambda t: t.entitlements.next_due_us()) == 99
+    await database.transact(lambda t: t.entitlements.mark_applied("acct_1", 2, 100))
+    assert await database.transact(lambda t: t.entitlements.next_due_us()) is None
+    with pytest.raises(Exception, match="UNIQUE"):
+        await database.transact(lambda t: t.entitlements.put(entitlement(2), 110))
