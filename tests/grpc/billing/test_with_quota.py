@@ -1,0 +1,137 @@
+"""Billing and the real quota service together: what one sells, the other grants, and the ledger adds it up."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from flowstack_protos.billing.v1 import usage_service_pb2 as usage_pb
+from flowstack_protos.quota.v1 import quota_service_pb2 as quota_pb
+from flowstack_protos.type.v1 import type_pb2
+
+from services.billing.config import BillingSettings
+from services.shared.secret import Secret
+from tests.support.billing import BillingUnderTest, Customer, billing, reason_of, settings_for
+from tests.support.clock import ManualClock
+from tests.support.quota import CREDENTIALS, INTERNAL_TOKEN, QuotaServer, new_session_id, quota_server, stub
+
+BYOK, MANAGED = type_pb2.CREDENTIAL_MODE_BYOK, type_pb2.CREDENTIAL_MODE_MANAGED
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+async def quota(tmp_path: Path, clock: ManualClock) -> AsyncIterator[QuotaServer]:
+    async with quota_server(tmp_path, clock, maintained=True) as server:
+        yield server
+
+
+@pytest.fixture
+def settings(tmp_path: Path, quota: QuotaServer) -> BillingSettings:
+    return settings_for(tmp_path, quota.address, internal_token=Secret(INTERNAL_TOKEN))
+
+
+class Router:
+    """Runs sessions at quota as a router does."""
+
+    def __init__(self, channel: grpc.aio.Channel, clock: ManualClock) -> None:
+        self._stub: Any = stub(channel)
+        self._clock = clock
+
+    async def run(self, account_id: str, provider: str = "openai", mode: int = BYOK, *, fail: bool = False) -> str:
+        """Reserves a session and commits it, or releases it."""
+        session_id = new_session_id(self._clock)
+        candidate = type_pb2.Candidate(provider=provider, model="m", credential_mode=mode)  # type: ignore[arg-type]
+        reserve = quota_pb.ReserveSessionRequest(account_id=account_id, session_id=session_id, candidates=[candidate])
+        await self._stub.ReserveSession(reserve, metadata=CREDENTIALS)
+        if fail:
+            reason = type_pb2.RELEASE_REASON_PROVIDER_FAILED
+            release = quota_pb.ReleaseSessionRequest(account_id=account_id, session_id=session_id, reason=reason)
+            await self._stub.ReleaseSession(release, metadata=CREDENTIALS)
+        else:
+            outcome = type_pb2.SessionOutcome(served_provider=provider, served_credential_mode=mode)  # type: ignore[arg-type]
+            commit = quota_pb.CommitSessionRequest(account_id=account_id, session_id=session_id, outcome=outcome)
+            await self._stub.CommitSession(commit, metadata=CREDENTIALS)
+        return session_id
+
+
+@pytest.fixture
+async def router(quota: QuotaServer, clock: ManualClock) -> AsyncIterator[Router]:
+    async with grpc.aio.insecure_channel(quota.address) as channel:
+        yield Router(channel, clock)
+
+
+async def usage_of(service: BillingUnderTest, customer: Customer) -> usage_pb.Usage:
+    response: usage_pb.GetUsageResponse = await service.usage.GetUsage(
+        usage_pb.GetUsageRequest(), metadata=customer.metadata
+    )
+    return response.usage
+
+
+async def drained_usage(service: BillingUnderTest, customer: Customer) -> usage_pb.Usage:
+    """The usage once the ledger has every counted session of today."""
+    while True:
+        usage = await usage_of(service, customer)
+        if usage.sessions_used_today == usage.sessions_used:
+            return usage
+
+
+async def test_a_plan_grants_what_it_says_and_no_more(
+    settings: BillingSettings, clock: ManualClock, router: Router
+) -> None:
+    async with billing(settings, clock) as service:
+        customer = await service.new_customer("free")
+        outcomes = await asyncio.gather(*(router.run(customer.account_id) for _ in range(60)), return_exceptions=True)
+        refused = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        assert len(outcomes) - len(refused) == 25
+        # At most 25 run at once, and at most 25 in all: the rest is told either.
+        assert {type(error) for error in refused} == {grpc.aio.AioRpcError}
+        usage = await drained_usage(service, customer)
+        assert (usage.sessions_used, usage.sessions_remaining, usage.can_make_requests) == (25, 0, False)
+        assert usage.refusal_reason == "SESSION_QUOTA_EXCEEDED"
+        assert await reason_of(router.run(customer.account_id)) == "SESSION_QUOTA_EXCEEDED"
+    with closing(sqlite3.connect(settings.data_dir / "billing.db")) as database:
+        assert database.execute("SELECT count(*) FROM ledger").fetchone() == (25,)
+
+
+async def test_the_free_plan_has_nothing_managed(settings: BillingSettings, clock: ManualClock, router: Router) -> None:
+    async with billing(settings, clock) as service:
+        free, paid = await service.new_customer("free"), await service.new_customer("hobbyist")
+        assert await reason_of(router.run(free.account_id, "bedrock", MANAGED)) == "BYOK_REQUIRED"
+        await router.run(paid.account_id, "bedrock", MANAGED)
+        usage = await drained_usage(service, paid)
+        assert (usage.managed_sessions, usage.byok_sessions, usage.unpriced_sessions) == (1, 0, 0)
+        assert (await usage_of(service, free)).sessions_used == 0
+
+
+async def test_the_ledger_equals_the_counters_over_restarts(
+    settings: BillingSettings, clock: ManualClock, router: Router
+) -> None:
+    customers: list[Customer] = []
+    for restart in range(3):
+        async with billing(settings, clock) as service:
+            customers.append(await service.new_customer("starter"))
+            for number in range(12):
+                customer = customers[number % len(customers)]
+                mode = MANAGED if number % 3 else BYOK
+                await router.run(customer.account_id, "bedrock", mode, fail=number % 4 == 0)
+            if restart == 2:
+                usages = [await drained_usage(service, customer) for customer in customers]
+        clock.advance(60)
+    with closing(sqlite3.connect(settings.data_dir / "billing.db")) as database:
+        rows = database.execute("SELECT account_id, credential_mode FROM ledger WHERE event = 1").fetchall()
+    counted = Counter(rows)
+    for usage in usages:
+        assert usage.managed_sessions == counted[usage.account_id, MANAGED]
+        assert usage.byok_sessions == counted[usage.account_id, BYOK]
+    assert len(rows) == 27
