@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from typing import Final, TypeVar
+
 from flowstack_protos.quota.v1 import quota_service_pb2 as pb
 from flowstack_protos.type.v1 import type_pb2
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.quota.domain.commands import LEASE_US_DEFAULT, Command, Commit, Done, Release, Reserve, Result
@@ -22,6 +26,11 @@ from services.quota.domain.model import (
 from services.quota.service import PartitionPage
 from services.shared.errors import FlowStackError, invalid_request
 from services.shared.status import status_from_error
+
+RESPONSE_BYTES: Final = 1024 * 1024
+"""About how large a message of a response stream becomes, plus one result or event. A client takes 4 MiB by default."""
+
+MessageT = TypeVar("MessageT", bound=Message)
 
 TIMESTAMP_US_MAX = 253_402_300_800 * 1_000_000
 """The first moment of the year 10000, in microseconds: what a Timestamp may not reach."""
@@ -78,6 +87,25 @@ def result_to_proto(sequence: int, command: Command, result: Result) -> pb.Sessi
     if isinstance(command, Commit):
         return pb.SessionCommandResult(sequence=sequence, commit=commit_response(result))
     return pb.SessionCommandResult(sequence=sequence, release=release_response(result))
+
+
+def results_to_proto(results: Iterable[pb.SessionCommandResult]) -> Iterator[pb.ExecuteCommandsResponse]:
+    """The results of a batch, in messages that every client takes; one even where there are no results."""
+    for some in _portions(results):
+        yield pb.ExecuteCommandsResponse(results=some)
+
+
+def _portions(messages: Iterable[MessageT]) -> Iterator[list[MessageT]]:
+    """The messages in lists of about RESPONSE_BYTES; one empty list where there are none."""
+    portion: list[MessageT] = []
+    size = 0
+    for message in messages:
+        if size >= RESPONSE_BYTES:
+            yield portion
+            portion, size = [], 0
+        portion.append(message)
+        size += message.ByteSize()
+    yield portion
 
 
 def failure_to_proto(sequence: int, error: FlowStackError) -> pb.SessionCommandResult:
@@ -244,16 +272,19 @@ def event_to_proto(epoch: str, event: SessionEvent) -> pb.SessionEvent:
     )
 
 
-def page_to_proto(epoch: str, found: PartitionPage) -> pb.ReadSessionEventsResponse:
-    """A page of one partition to ReadSessionEventsResponse; with a watermark where it is the last for now."""
-    response = pb.ReadSessionEventsResponse(events=[event_to_proto(epoch, event) for event in found.page.events])
+def page_to_proto(epoch: str, found: PartitionPage) -> Iterator[pb.ReadSessionEventsResponse]:
+    """A page of one partition, in messages that every client takes; the last with a watermark, where it is complete."""
+    portions = list(_portions(event_to_proto(epoch, event) for event in found.page.events))
+    for events in portions[:-1]:
+        yield pb.ReadSessionEventsResponse(events=events)
+    last = pb.ReadSessionEventsResponse(events=portions[-1])
     if not found.page.has_more:
-        response.watermarks.add(
+        last.watermarks.add(
             partition=found.partition,
             watermark_time=time_to_proto(found.page.watermark_us),
             oldest_reserve_time=_optional_time(found.page.oldest_reserve_us),
         )
-    return response
+    yield last
 
 
 def time_to_proto(time_us: int) -> Timestamp:

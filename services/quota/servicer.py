@@ -120,7 +120,8 @@ class QuotaServicer(quota_service_pb2_grpc.QuotaServiceServicer):
             raise invalid_request("positions.partition", "must be named once each")
         async for pages in self._service.read_events(positions, request.follow):
             for page in pages:
-                yield convert.page_to_proto(epoch, page)
+                for response in convert.page_to_proto(epoch, page):
+                    yield response
 
     async def AcknowledgeSessionEvents(
         self, request: pb.AcknowledgeSessionEventsRequest, context: Context[Any, Any]
@@ -197,7 +198,7 @@ class _CommandStream:
         task.add_done_callback(self._batches.discard)
 
     async def _run(self, request: pb.ExecuteCommandsRequest) -> None:
-        response = pb.ExecuteCommandsResponse()
+        answers: list[pb.SessionCommandResult] = []
         sequences: list[int] = []
         commands: list[Command] = []
         for item in request.commands:
@@ -205,7 +206,7 @@ class _CommandStream:
                 validate(item)
                 command = convert.command_from_proto(item)
             except FlowStackError as error:
-                response.results.append(convert.failure_to_proto(item.sequence, error))
+                answers.append(convert.failure_to_proto(item.sequence, error))
                 continue
             sequences.append(item.sequence)
             commands.append(command)
@@ -218,8 +219,9 @@ class _CommandStream:
             self._log.error("defect", error_type=type(error).__name__, traceback=frames_of(error))
             results = [FlowStackError(Reason.INTERNAL, "Quota failed at this command. It is logged.")] * len(commands)
         for sequence, command, result in zip(sequences, commands, results, strict=True):
-            response.results.append(convert.result_to_proto(sequence, command, result))
+            answers.append(convert.result_to_proto(sequence, command, result))
         self._unanswered -= len(request.commands)
         if self._unanswered < STREAM_COMMANDS_MAX:
             self._room.set()
-        self._answers.put_nowait(response)
+        for response in convert.results_to_proto(answers):
+            self._answers.put_nowait(response)
