@@ -123,9 +123,13 @@ class ServiceHost:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
 
+    async def announce_drain(self) -> None:
+        """Answers health checks with NOT_SERVING from now on, so that balancers look elsewhere."""
+        await self._health.enter_graceful_shutdown()
+
     async def drain(self, grace_s: float) -> None:
         """Answers health checks with NOT_SERVING, takes no new calls, and lets running ones finish."""
-        await self._health.enter_graceful_shutdown()
+        await self.announce_drain()
         await self._stop(grace_s)
 
     async def _stop(self, grace_s: float) -> None:
@@ -189,7 +193,13 @@ def bind(server: grpc.aio.Server, address: str, setting: str, credentials: grpc.
 async def serve_until_signal(
     host: ServiceHost, grace_s: float, before_drain: Callable[[], Awaitable[None]] | None = None
 ) -> None:
-    """Serves until SIGTERM or SIGINT, then drains. A second signal ends the grace at once."""
+    """Serves until SIGTERM or SIGINT, then drains. A second signal ends the grace at once.
+
+    Args:
+        host: what to serve.
+        grace_s: how long running calls may go on, in seconds.
+        before_drain: awaited after health says NOT_SERVING and before the servers stop; cancelled by a second signal.
+    """
     stop = asyncio.Event()
     hurry = asyncio.Event()
 
@@ -205,13 +215,17 @@ async def serve_until_signal(
     await host.start()
     await stop.wait()
     log.get_logger().info("draining", delay_s=grace_s)
-    drain = asyncio.ensure_future(_drain(host, grace_s, before_drain))
-    hurried = asyncio.ensure_future(hurry.wait())
+    drain = asyncio.create_task(_drain(host, grace_s, before_drain))
+    hurried = asyncio.create_task(hurry.wait())
     await asyncio.wait((drain, hurried), return_when=asyncio.FIRST_COMPLETED)
-    if not drain.done():
-        await host.drain(0)
     hurried.cancel()
-    await drain
+    if drain.done():
+        drain.result()
+    else:
+        # before_drain hears of it by its cancellation and ends its work itself, before the calls are cut.
+        drain.cancel()
+        await asyncio.wait((drain,))
+        await host.drain(0)
 
 
 def _on_parent_end(loop: asyncio.AbstractEventLoop, pipe: int, on_signal: Callable[[], None]) -> None:
@@ -220,6 +234,7 @@ def _on_parent_end(loop: asyncio.AbstractEventLoop, pipe: int, on_signal: Callab
 
 
 async def _drain(host: ServiceHost, grace_s: float, before_drain: Callable[[], Awaitable[None]] | None) -> None:
+    await host.announce_drain()
     if before_drain is not None:
         await before_drain()
     await host.drain(grace_s)

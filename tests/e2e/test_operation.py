@@ -11,11 +11,12 @@ import sys
 from pathlib import Path
 
 import grpc
+import pytest
 from flowstack_protos.type.v1 import type_pb2
 
 from services.shared.server import EXIT_STARTUP_FAILED, SERVICES
 from services.suite.ready import admin_addresses, wait_until_serving
-from tests.support.suite import ROOT, Suite, child_ids, suite_environment
+from tests.support.suite import ROOT, Suite, child_ids, info_of, reason_of, suite_environment
 
 
 async def start(data: Path, *options: str, **overrides: str) -> subprocess.CompletedProcess[str]:
@@ -103,3 +104,24 @@ async def ready_again(suite: Suite, secret: str) -> None:
             assert error.code() is grpc.StatusCode.UNAVAILABLE, error
         else:
             return
+
+
+async def test_a_second_signal_releases_what_runs(suite: Suite) -> None:
+    account_id, secret = await suite.open_account("starter")
+    await ready_again(suite, secret)
+    before = await suite.account_quota(account_id)
+    router = child_ids(suite.process.pid)["router"]
+    session_id, deltas = "", 0
+    call = suite.complete(secret, labels={"echo.words": "100000", "echo.delay_ms": "10"})
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        async for event in call:
+            session_id = event.session_started.session_id or session_id
+            deltas += event.HasField("text_delta")
+            if deltas in (1, 5):
+                os.kill(router, signal.SIGTERM)
+    assert (failed.value.code(), reason_of(failed.value)) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
+    assert info_of(failed.value).metadata["counted"] == "false"
+    assert (await suite.session(account_id, session_id)).state == type_pb2.SESSION_STATE_RELEASED
+    after = await suite.account_quota(account_id)
+    assert after.sessions_committed == before.sessions_committed
+    await ready_again(suite, secret)
