@@ -6,11 +6,22 @@ import sqlite3
 from contextlib import closing
 
 import pytest
+import structlog
 from flowstack_protos.billing.v1 import account_service_pb2 as pb
 
 from services.billing.config import BillingSettings
 from services.billing.domain.api_keys import ACTIVE_KEYS_MAX
-from tests.support.billing import ADMIN, PEPPER, BillingUnderTest, Customer, billing, failure_of, reason_of
+from tests.support.billing import (
+    ADMIN,
+    ADMIN_TOKEN,
+    INTERNAL_TOKEN,
+    PEPPER,
+    BillingUnderTest,
+    Customer,
+    billing,
+    failure_of,
+    reason_of,
+)
 from tests.support.clock import DAY_US, ManualClock
 
 
@@ -157,3 +168,17 @@ async def test_when_a_key_was_last_used_survives_a_restart(settings: BillingSett
         request = pb.ListApiKeysRequest(account_id=customer.account_id)
         listed = await service.accounts.ListApiKeys(request, metadata=ADMIN)
         assert listed.api_keys[0].last_use_time.ToMicroseconds() == used_us
+
+
+async def test_no_log_line_holds_a_key(settings: BillingSettings, clock: ManualClock) -> None:
+    with structlog.testing.capture_logs() as lines:
+        async with billing(settings, clock) as service:
+            customer = await service.new_customer()
+            await service.authenticate(customer.secret)
+            changed = customer.secret[:-1] + ("0" if customer.secret[-1] != "0" else "1")
+            await reason_of(service.authenticate(changed))
+            await service.accounts.GetAccount(pb.GetAccountRequest(), metadata=customer.metadata)
+            await reason_of(service.accounts.ListAccounts(pb.ListAccountsRequest(), metadata=customer.metadata))
+    assert len(lines) > 5
+    for canary in (customer.secret, customer.secret[19:-1], PEPPER, ADMIN_TOKEN, INTERNAL_TOKEN):
+        assert canary not in repr(lines)

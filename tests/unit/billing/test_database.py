@@ -244,3 +244,16 @@ async def test_a_newer_entitlement_is_not_marked_by_an_older_answer(database: Da
     assert await database.transact(lambda t: t.entitlements.next_due_us()) is None
     with pytest.raises(Exception, match="UNIQUE"):
         await database.transact(lambda t: t.entitlements.put(entitlement(2), 110))
+
+
+async def test_a_migration_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail_halfway(connection: Connection, name: str) -> None:
+        migrate(connection, name)
+        raise RuntimeError("the power went out")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("services.billing.adapters.sql.database.migrate", fail_halfway)
+        with pytest.raises(RuntimeError):
+            await open_database(address(tmp_path))
+    with closing(sqlite3.connect(tmp_path / "billing.db")) as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == []

@@ -125,16 +125,12 @@ def _sqlite(url: URL) -> AsyncEngine:
 
     @event.listens_for(engine.sync_engine, "connect")
     def _connected(connection: Any, _: object) -> None:
-        # The driver's own idea of when a transaction begins leaves reads and DDL outside of it; BEGIN is said below.
-        connection.isolation_level = None
+        # The driver begins a transaction at the first write. Reads before it see the same: nobody else is on the file.
+        connection.isolation_level = "IMMEDIATE"
         cursor = connection.cursor()
         for pragma in ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
-
-    @event.listens_for(engine.sync_engine, "begin")
-    def _begun(connection: Any) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
 
@@ -150,6 +146,8 @@ def _postgresql(url: URL) -> AsyncEngine:
 
 
 async def _assert_durable(connection: AsyncConnection, url: URL) -> None:
+    # The driver begins no transaction by itself for DDL, and a migration is to hold as a whole.
+    await connection.exec_driver_sql("BEGIN IMMEDIATE")
     await connection.run_sync(migrate, str(url.database))
     journal_mode = (await connection.exec_driver_sql("PRAGMA journal_mode")).scalar_one()
     synchronous = (await connection.exec_driver_sql("PRAGMA synchronous")).scalar_one()
