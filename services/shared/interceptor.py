@@ -228,6 +228,8 @@ class _Call:
 
     def streaming(self, behavior: Behavior, *, request_streaming: bool) -> Behavior:
         """Wraps a method that streams responses."""
+        if inspect.iscoroutinefunction(behavior):
+            return self._writing(behavior, request_streaming)
 
         async def handle(request: Any, context: Context[Any, Any]) -> AsyncIterator[Any]:
             outcome = _Outcome(self._interceptor, self._method, self._policy)
@@ -245,6 +247,22 @@ class _Call:
                 outcome.log()
                 if responses is not None and hasattr(responses, "aclose"):
                     await responses.aclose()
+
+        return handle
+
+    def _writing(self, behavior: Behavior, request_streaming: bool) -> Behavior:
+        """Wraps a method that writes its responses to the context, as gRPC's own Health.Watch does."""
+
+        async def handle(request: Any, context: Context[Any, Any]) -> None:
+            outcome = _Outcome(self._interceptor, self._method, self._policy)
+            try:
+                await self._interceptor.admit(self._policy, None if request_streaming else request, context)
+                await behavior(self._checked(request) if request_streaming else request, context)
+            except BaseException as error:
+                await outcome.answer(error, context)
+                raise
+            finally:
+                outcome.log()
 
         return handle
 
