@@ -11,7 +11,7 @@ from services.quota.domain.decide import entitlement_missing, session_not_found
 from services.quota.domain.model import Entitlement, Quota, Session
 from services.quota.store import Committed, EventPage, Store
 from services.shared.errors import FlowStackError, Reason
-from services.shared.log import get_logger
+from services.shared.log import frames_of, get_logger
 
 PAGE_EVENTS_MAX: Final = 256
 """Events of one partition in one message of ReadSessionEvents."""
@@ -184,6 +184,9 @@ class QuotaService:
                     await self.store.prune()
             except FlowStackError as error:
                 self._log.warning("sweep_failed", reason=error.reason.value)
+            except Exception as error:
+                # A defect of ours. The next round may be free of it, and leases have to run out whatever happens.
+                self._log.error("defect", error_type=type(error).__name__, traceback=frames_of(error))
             await asyncio.sleep(SWEEP_SECONDS)
 
 
