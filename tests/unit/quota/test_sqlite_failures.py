@@ -205,3 +205,21 @@ async def test_leases_of_more_accounts_than_memory_keeps_run_out_together(
         clock.advance(3600)
         for account_id in accounts:
             assert not done(await one(store, reserve(new_session_id(clock), account_id))).replayed
+
+
+@pytest.mark.xfail(strict=True, reason="reads that go well while nothing can be stored count as service")
+async def test_reads_on_a_full_disk_do_not_shorten_the_hold(tmp_path: Path, clock: ManualClock) -> None:
+    async with sqlite_store(tmp_path / "quota.db", clock) as store:
+        await store.put_entitlement(entitlement())
+        await store.sweep()
+        clock.advance(60)
+        running = done(await one(store, reserve(new_session_id(clock), lease_us=30_000_000))).session
+        allow_no_new_pages(store)
+        assert reason_of(await one(store, commit(running.session_id, ended=BULKY))) is Reason.QUOTA_UNAVAILABLE
+        for _ in range(60):
+            await store.sweep()
+            clock.advance(1)
+        allow_pages(store)
+        await store.sweep()
+        # Commands have been possible again for no time at all: the router's next try has to find its lease.
+        assert not done(await one(store, commit(running.session_id, ended=BULKY))).replayed
