@@ -11,7 +11,7 @@ from services.quota.adapters.sqlite import events
 from services.quota.adapters.sqlite.engine import Engine, Transaction
 from services.quota.adapters.sqlite.rows import row_from_entitlement
 from services.quota.adapters.sqlite.schema import open_database
-from services.quota.adapters.sqlite.writer import Committer, Writer
+from services.quota.adapters.sqlite.writer import Committer, CommitThread, Writer
 from services.quota.domain.commands import Command, Result
 from services.quota.domain.cursors import Position
 from services.quota.domain.entitlements import admit_entitlement, quota_of
@@ -23,25 +23,28 @@ from services.shared.clock import Clock
 class SqliteStore:
     """A Store on one SQLite file. See store.Store for what each method promises."""
 
-    def __init__(self, connection: sqlite3.Connection, clock: Clock, expiry_hold_us: int) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, clock: Clock, expiry_hold_us: int, committer: Committer | None = None
+    ) -> None:
         self._connection = connection
         self._engine = Engine(connection, expiry_hold_us)
         self._listeners: list[Callable[[Committed], None]] = []
-        self._writer = Writer(self._engine, clock, Committer(), self._committed)
+        self._writer = Writer(self._engine, clock, committer or CommitThread(), self._committed)
 
     @classmethod
-    def open(cls, path: Path, clock: Clock, expiry_hold_us: int) -> SqliteStore:
+    def open(cls, path: Path, clock: Clock, expiry_hold_us: int, committer: Committer | None = None) -> SqliteStore:
         """Opens the store; to be called inside the event loop that will use it.
 
         Args:
             path: the file; made on first use.
             clock: wall and monotonic time.
             expiry_hold_us: how long quota has to have served after an outage before a lease expires, in microseconds.
+            committer: runs the commits; a thread of the store's own where None.
 
         Raises:
             StartupError: the file cannot be used.
         """
-        return cls(open_database(path), clock, expiry_hold_us)
+        return cls(open_database(path), clock, expiry_hold_us, committer)
 
     @property
     def epoch(self) -> str:

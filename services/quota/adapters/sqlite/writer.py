@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import accumulate, groupby
 from queue import SimpleQueue
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from services.quota.adapters.sqlite.engine import Engine, Group, Transaction
 from services.quota.adapters.sqlite.events import unavailable
@@ -54,7 +54,19 @@ class _Raised(NamedTuple):
     error: Exception
 
 
-class Committer:
+class Committer(Protocol):
+    """Runs one commit at a time, outside the event loop's turn in which it was asked for."""
+
+    def commit(self, commit: Callable[[], None], done: Callable[[Exception | None], None]) -> None:
+        """Runs `commit`, then `done` in the event loop with what it raised."""
+        ...
+
+    async def close(self) -> None:
+        """Ends once its work is done."""
+        ...
+
+
+class CommitThread:
     """A thread that runs one commit at a time and reports back to the event loop."""
 
     def __init__(self) -> None:
