@@ -248,8 +248,9 @@ async def test_other_parameters(quota: Client) -> None:
 
 async def test_labels_in_another_order_are_the_same_parameters(quota: Client) -> None:
     session_id = quota.new_id()
-    await quota.ReserveSession(reserve_request(session_id, labels={"a": "1", "b": "2", "c": "3"}))
-    again = await quota.ReserveSession(reserve_request(session_id, labels={"c": "3", "b": "2", "a": "1"}))
+    labels = {f"label-{number}": str(number) for number in range(16)}
+    await quota.ReserveSession(reserve_request(session_id, labels=labels))
+    again = await quota.ReserveSession(reserve_request(session_id, labels=dict(reversed(labels.items()))))
     assert again.replayed
 
 
