@@ -315,10 +315,10 @@ class StoreMachine(RuleBasedStateMachine):
 
     @invariant()
     def counters_are_the_sum_of_the_sessions(self) -> None:
-        self._model.begin(self._clock)
         for account_id, limits in self._model.limits.items():
             if limits.ended:
                 continue
+            self._model.begin(self._clock)
             quota = self._run(self._lab.quota(account_id))
             used = self._model.used(account_id)
             committed = quota.managed_sessions + quota.byok_sessions
