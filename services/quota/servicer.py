@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final
 
 import grpc
 from flowstack_protos.quota.v1 import quota_service_pb2 as pb
 from flowstack_protos.quota.v1 import quota_service_pb2_grpc
 
-from services.quota import convert
-from services.quota.domain.commands import Command, Done
+from services.quota.convert import entitlements, events, sessions
+from services.quota.domain.commands import Command, Done, Result
 from services.quota.service import QuotaService
 from services.shared.auth import Policy
 from services.shared.errors import FlowStackError, Reason, invalid_request
@@ -35,6 +35,11 @@ POLICIES: Final = {
 BATCH_COMMANDS_MAX: Final = 10_000
 """Commands in one message of ExecuteCommands."""
 
+RESPONSE_BYTES: Final = 1024 * 1024
+RESPONSE_CHECK_RESULTS: Final = 32
+"""A response is sent once it has this size, which is looked at after so many results. A client takes messages of 4 MiB
+by default, and the largest result has about 35 KiB."""
+
 STREAM_COMMANDS_MAX: Final = 20_000
 """Commands of one stream that may be unanswered. A client that sends more waits: its messages stay unread."""
 
@@ -51,19 +56,19 @@ class QuotaServicer(quota_service_pb2_grpc.QuotaServiceServicer):
         self, request: pb.ReserveSessionRequest, context: Context[Any, Any]
     ) -> pb.ReserveSessionResponse:
         """See the contract."""
-        return convert.reserve_response(await self._execute(convert.reserve_from_proto(request)))
+        return sessions.reserve_response(await self._execute(sessions.reserve_from_proto(request)))
 
     async def CommitSession(
         self, request: pb.CommitSessionRequest, context: Context[Any, Any]
     ) -> pb.CommitSessionResponse:
         """See the contract."""
-        return convert.commit_response(await self._execute(convert.commit_from_proto(request)))
+        return sessions.commit_response(await self._execute(sessions.commit_from_proto(request)))
 
     async def ReleaseSession(
         self, request: pb.ReleaseSessionRequest, context: Context[Any, Any]
     ) -> pb.ReleaseSessionResponse:
         """See the contract."""
-        return convert.release_response(await self._execute(convert.release_from_proto(request)))
+        return sessions.release_response(await self._execute(sessions.release_from_proto(request)))
 
     async def _execute(self, command: Command) -> Done:
         (result,) = await self._service.store.execute([command])
@@ -82,45 +87,45 @@ class QuotaServicer(quota_service_pb2_grpc.QuotaServiceServicer):
     async def GetSession(self, request: pb.GetSessionRequest, context: Context[Any, Any]) -> pb.GetSessionResponse:
         """See the contract."""
         session = await self._service.session(request.account_id, request.session_id)
-        return pb.GetSessionResponse(session=convert.session_to_proto(session))
+        return pb.GetSessionResponse(session=sessions.session_to_proto(session))
 
     async def GetQuota(self, request: pb.GetQuotaRequest, context: Context[Any, Any]) -> pb.GetQuotaResponse:
         """See the contract."""
-        return pb.GetQuotaResponse(quota=convert.quota_to_proto(await self._service.quota(request.account_id)))
+        return pb.GetQuotaResponse(quota=sessions.quota_to_proto(await self._service.quota(request.account_id)))
 
     async def WatchQuota(
         self, request: pb.WatchQuotaRequest, context: Context[Any, Any]
     ) -> AsyncIterator[pb.WatchQuotaResponse]:
         """See the contract."""
         async for quota in self._service.watch_quota(request.account_id):
-            yield pb.WatchQuotaResponse(quota=convert.quota_to_proto(quota))
+            yield pb.WatchQuotaResponse(quota=sessions.quota_to_proto(quota))
 
     async def PutEntitlement(
         self, request: pb.PutEntitlementRequest, context: Context[Any, Any]
     ) -> pb.PutEntitlementResponse:
         """See the contract."""
-        entitlement = convert.entitlement_from_proto(request.entitlement)
+        entitlement = entitlements.entitlement_from_proto(request.entitlement)
         stored = await self._service.store.put_entitlement(entitlement)
-        return pb.PutEntitlementResponse(entitlement=convert.entitlement_to_proto(stored))
+        return pb.PutEntitlementResponse(entitlement=entitlements.entitlement_to_proto(stored))
 
     async def GetEntitlement(
         self, request: pb.GetEntitlementRequest, context: Context[Any, Any]
     ) -> pb.GetEntitlementResponse:
         """See the contract."""
         entitlement = await self._service.entitlement(request.account_id)
-        return pb.GetEntitlementResponse(entitlement=convert.entitlement_to_proto(entitlement))
+        return pb.GetEntitlementResponse(entitlement=entitlements.entitlement_to_proto(entitlement))
 
     async def ReadSessionEvents(
         self, request: pb.ReadSessionEventsRequest, context: Context[Any, Any]
     ) -> AsyncIterator[pb.ReadSessionEventsResponse]:
         """See the contract."""
         epoch = self._service.store.epoch
-        positions = [convert.position_from_proto(epoch, position) for position in request.positions]
+        positions = [events.position_from_proto(epoch, position) for position in request.positions]
         if len({position.partition for position in positions}) != len(positions):
             raise invalid_request("positions.partition", "must be named once each")
         async for pages in self._service.read_events(positions, request.follow):
             for page in pages:
-                for response in convert.page_to_proto(epoch, page):
+                for response in events.page_to_proto(epoch, page):
                     yield response
 
     async def AcknowledgeSessionEvents(
@@ -128,7 +133,7 @@ class QuotaServicer(quota_service_pb2_grpc.QuotaServiceServicer):
     ) -> pb.AcknowledgeSessionEventsResponse:
         """See the contract."""
         epoch = self._service.store.epoch
-        positions = [convert.position_from_proto(epoch, position) for position in request.positions]
+        positions = [events.position_from_proto(epoch, position) for position in request.positions]
         await self._service.store.acknowledge(positions)
         return pb.AcknowledgeSessionEventsResponse()
 
@@ -198,30 +203,40 @@ class _CommandStream:
         task.add_done_callback(self._batches.discard)
 
     async def _run(self, request: pb.ExecuteCommandsRequest) -> None:
-        answers: list[pb.SessionCommandResult] = []
-        sequences: list[int] = []
-        commands: list[Command] = []
+        accepted: list[tuple[int, Command]] = []
+        answers: list[tuple[int, Command | None, Result]] = []
         for item in request.commands:
             try:
                 validate(item)
-                command = convert.command_from_proto(item)
+                accepted.append((item.sequence, sessions.command_from_proto(item)))
             except FlowStackError as error:
-                answers.append(convert.failure_to_proto(item.sequence, error))
-                continue
-            sequences.append(item.sequence)
-            commands.append(command)
-        try:
-            results = await self._service.store.execute(commands) if commands else []
-        except FlowStackError as error:
-            results = [error] * len(commands)
-        except Exception as error:
-            # Answered in each command's place: the stream carries other batches too.
-            self._log.error("defect", error_type=type(error).__name__, traceback=frames_of(error))
-            results = [FlowStackError(Reason.INTERNAL, "Quota failed at this command. It is logged.")] * len(commands)
-        for sequence, command, result in zip(sequences, commands, results, strict=True):
-            answers.append(convert.result_to_proto(sequence, command, result))
+                answers.append((item.sequence, None, error))
+        results = await self._execute([command for _, command in accepted]) if accepted else []
+        answers += [(*sent, result) for sent, result in zip(accepted, results, strict=True)]
         self._unanswered -= len(request.commands)
         if self._unanswered < STREAM_COMMANDS_MAX:
             self._room.set()
-        for response in convert.results_to_proto(answers):
+        for response in _responses(answers):
             self._answers.put_nowait(response)
+
+    async def _execute(self, commands: list[Command]) -> list[Result]:
+        try:
+            return await self._service.store.execute(commands)
+        except FlowStackError as error:
+            return [error] * len(commands)
+        except Exception as error:
+            # Answered in each command's place: the stream carries other batches too.
+            self._log.error("defect", error_type=type(error).__name__, traceback=frames_of(error))
+            return [FlowStackError(Reason.INTERNAL, "Quota failed at this command. It is logged.")] * len(commands)
+
+
+def _responses(answers: list[tuple[int, Command | None, Result]]) -> Iterator[pb.ExecuteCommandsResponse]:
+    """The answers to a batch, in messages that every client takes; one message even where there are no answers."""
+    response = pb.ExecuteCommandsResponse()
+    for count, (sequence, command, result) in enumerate(answers, 1):
+        sessions.fill_result(response.results.add(), sequence, command, result)
+        if count % RESPONSE_CHECK_RESULTS == 0 and response.ByteSize() >= RESPONSE_BYTES:
+            yield response
+            response = pb.ExecuteCommandsResponse()
+    if response.results or not answers:
+        yield response

@@ -17,6 +17,9 @@ from services.quota.domain.entitlements import quota_of
 from services.quota.domain.model import Account, EventType, Session, SessionState
 from services.quota.store import Committed
 
+PROBE_BYTES: Final = 64 * 1024
+"""What a probe for room stores and takes back: more than any command needs."""
+
 JUMP_US: Final = 30 * 1_000_000
 """A clock that gains more than this between two groups, beyond the time that passed, was set forward, or the machine
 was asleep: expiry is held back as after an outage."""
@@ -29,6 +32,8 @@ class Group(NamedTuple):
     committed: Committed
     now_us: int
     """Quota's clock at all of its decisions."""
+    has_stored: bool
+    """Whether it had anything to write."""
 
 
 class Engine:
@@ -42,6 +47,7 @@ class Engine:
         self._serving_since_us: int | None = None
         self._last_now_us: int | None = None
         self._last_monotonic_s = 0.0
+        self._has_failed = False
         self.must_recover = False
         """Set where a recovery failed: the next group begins with another one."""
 
@@ -66,7 +72,8 @@ class Engine:
         if self.may_expire(now_us):
             transaction.expire_due()
         results = [step(transaction) for step in work]
-        return Group(results, transaction.write(), now_us)
+        committed = transaction.write()
+        return Group(results, committed, now_us, transaction.has_stored)
 
     def commit(self) -> None:
         """Makes the prepared group durable. May run in another thread, while nobody else uses the engine.
@@ -77,10 +84,16 @@ class Engine:
         self._connection.execute("COMMIT")
 
     def committed(self, group: Group) -> None:
-        """Notes that a group is durable: quota serves, and expiry is held back no longer than it has to."""
-        if self._serving_since_us is None:
+        """Notes that a group is durable. After a failure, only one that stored something shows that quota serves."""
+        if self._serving_since_us is None and (group.has_stored or not self._has_failed):
             self._serving_since_us = group.now_us
+            self._has_failed = False
         self.memory.forget_idle_accounts()
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether nothing has been stored since a failure."""
+        return self._has_failed
 
     def may_expire(self, now_us: int) -> bool:
         """Whether leases may expire: quota has served for the hold time since its last outage."""
@@ -99,6 +112,7 @@ class Engine:
     def recover(self) -> None:
         """After a failed group: forgets all that memory holds, reads the file, and holds expiry back."""
         self._serving_since_us = None
+        self._has_failed = True
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
         self.memory = Memory(self._connection)
@@ -128,6 +142,7 @@ class Transaction:
         self._accounts: set[str] = set()
         self._partitions: set[int] = set()
         self._clock_moves = False
+        self.has_stored = False
 
     def expire_due(self) -> None:
         """Lets the leases expire that have run out."""
@@ -179,6 +194,12 @@ class Transaction:
 
     def move_clock(self) -> None:
         """Makes the time of this group durable, so that no later event can be dated before it."""
+        self._clock_moves = True
+
+    def probe(self) -> None:
+        """Finds out whether there is room to store a session: fails as a command would, and leaves nothing behind."""
+        self.connection.execute("INSERT INTO requests VALUES ('', '', ?)", (" " * PROBE_BYTES,))
+        self.connection.execute("DELETE FROM requests WHERE account_id = ''")
         self._clock_moves = True
 
     def touch(self, account: Account) -> None:
@@ -248,6 +269,7 @@ class Transaction:
                 self._events,
             )
         if self._accounts or self._clock_moves:
+            self.has_stored = True
             self.memory.clock_us = self.now_us
             self.connection.execute("UPDATE meta SET clock_us = ?", (self.now_us,))
         self._partitions.update(event[0] for event in self._events)

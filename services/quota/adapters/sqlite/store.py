@@ -97,8 +97,9 @@ class SqliteStore:
         await self._writer.submit(lambda transaction: events.acknowledge(transaction, positions))
 
     async def sweep(self) -> None:
-        """Expires the leases that ran out: every group does so first, this one does nothing else."""
-        await self._writer.submit(lambda _: None)
+        """Expires the leases that ran out, as every group does first; after an outage it looks whether it is over."""
+        has_failed = self._engine.has_failed
+        await self._writer.submit(lambda transaction: transaction.probe() if has_failed else None)
 
     async def move_clock(self) -> None:
         """Makes the present time durable."""

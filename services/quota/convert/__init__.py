@@ -1,0 +1,1 @@
+"""Protobuf to domain and back. Nothing else of quota knows both."""
