@@ -1,0 +1,1 @@
+"""The FlowStack SDK."""

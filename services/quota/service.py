@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from services.quota.domain.cursors import Position
 from services.quota.domain.decide import entitlement_missing, session_not_found
-from services.quota.domain.model import Entitlement, Quota, Session
+from services.quota.domain.model import PARTITIONS, Entitlement, Quota, Session
 from services.quota.store import Committed, EventPage, Store
 from services.shared.errors import FlowStackError, Reason
 from services.shared.log import frames_of, get_logger
@@ -169,6 +169,11 @@ class QuotaService:
                 for changed in self._watchers.get(account_id, ()):
                     changed.set()
 
+    async def _prune(self) -> None:
+        for partition in range(PARTITIONS):
+            while await self.store.prune(partition):
+                pass
+
     async def maintain(self) -> None:
         """Expires, keeps watermarks moving and prunes, until cancelled."""
         loop = asyncio.get_running_loop()
@@ -181,7 +186,7 @@ class QuotaService:
                     await self.store.move_clock()
                 if loop.time() >= next_prune_s:
                     next_prune_s = loop.time() + PRUNE_SECONDS
-                    await self.store.prune()
+                    await self._prune()
             except FlowStackError as error:
                 self._log.warning("sweep_failed", reason=error.reason.value)
             except Exception as error:

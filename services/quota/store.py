@@ -90,8 +90,11 @@ class Store(Protocol):
         """Makes the present time durable, so that watermarks go on while nothing happens."""
         ...
 
-    async def prune(self) -> None:
-        """Deletes sessions that were acknowledged, and resolved over 48 h ago."""
+    async def prune(self, partition: int) -> bool:
+        """Deletes some sessions of a partition that were acknowledged, and resolved over 48 h ago.
+
+        Answers whether there may be more of them.
+        """
         ...
 
     def on_committed(self, listener: Callable[[Committed], None]) -> None:

@@ -18,6 +18,7 @@ from services.quota.adapters.sqlite import SqliteStore
 from services.quota.config import QuotaSettings
 from services.quota.domain.commands import LEASE_US_DEFAULT, Command, Commit, Done, Release, Reserve, Result
 from services.quota.domain.model import (
+    PARTITIONS,
     Block,
     Candidate,
     CredentialMode,
@@ -326,3 +327,10 @@ def quota_server_in_thread(folder: Path) -> Iterator[QuotaServer]:
 
 async def _ended(task: asyncio.Task[None]) -> None:
     await task
+
+
+async def prune_all(store: Store) -> None:
+    """Prunes until there is nothing more to prune."""
+    for partition in range(PARTITIONS):
+        while await store.prune(partition):
+            pass

@@ -21,6 +21,7 @@ from tests.support.quota import (
     done,
     entitlement,
     outcome,
+    prune_all,
     reason_of,
     release,
     reserve,
@@ -94,7 +95,7 @@ async def test_what_was_answered_survives_a_kill(lab: Lab) -> None:
     place = await lab.acknowledge_all()
     lab.clock.advance(3 * 24 * 3600)
     await lab.crash()
-    await lab.store.prune()
+    await prune_all(lab.store)
     assert await lab.events() == []
     await lab.crash()
     await lab.committed()

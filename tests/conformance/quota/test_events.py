@@ -11,7 +11,17 @@ from services.quota.domain.model import EventType, partition_of
 from services.shared.errors import FlowStackError, Reason
 from tests.conformance.quota.lab import Lab, accounts_of_one_partition, place_of
 from tests.support.clock import DAY_US, HOUR_US, SECOND_US
-from tests.support.quota import ACCOUNT, NEXT_PERIOD_US, commit, done, entitlement, release, reserve, uuid7_session_id
+from tests.support.quota import (
+    ACCOUNT,
+    NEXT_PERIOD_US,
+    commit,
+    done,
+    entitlement,
+    prune_all,
+    release,
+    reserve,
+    uuid7_session_id,
+)
 
 PARTITION = partition_of(ACCOUNT)
 BEGINNING = Position(PARTITION, 0, 0)
@@ -107,7 +117,7 @@ async def test_positions_go_on_after_everything_was_pruned(lab: Lab) -> None:
     await lab.committed()
     place = await lab.acknowledge_all()
     lab.clock.advance_us(KEPT_US + SECOND_US)
-    await lab.store.prune()
+    await prune_all(lab.store)
     assert await lab.events() == []
     await lab.restart()
     await lab.committed()
@@ -119,7 +129,7 @@ async def test_positions_go_on_after_everything_was_pruned(lab: Lab) -> None:
 async def test_nothing_is_pruned_before_it_was_acknowledged(lab: Lab) -> None:
     session = await lab.committed()
     lab.clock.advance_us(30 * DAY_US)
-    await lab.store.prune()
+    await prune_all(lab.store)
     assert len(await lab.events()) == 1
     assert await is_known(lab, session.session_id)
 
@@ -128,10 +138,10 @@ async def test_nothing_is_pruned_before_48_hours(lab: Lab) -> None:
     session = await lab.committed()
     await lab.acknowledge_all()
     lab.clock.advance_us(KEPT_US - 1)
-    await lab.store.prune()
+    await prune_all(lab.store)
     assert await is_known(lab, session.session_id)
     lab.clock.advance_us(2)
-    await lab.store.prune()
+    await prune_all(lab.store)
     assert not await is_known(lab, session.session_id)
     assert await lab.events() == []
 
@@ -140,7 +150,7 @@ async def test_only_what_was_acknowledged_is_pruned(lab: Lab) -> None:
     first, second = await lab.committed(), await lab.released()
     await lab.store.acknowledge([place_of((await lab.events())[0])])
     lab.clock.advance_us(KEPT_US + 1)
-    await lab.store.prune()
+    await prune_all(lab.store)
     assert not await is_known(lab, first.session_id)
     assert await is_known(lab, second.session_id)
     assert [event.session.session_id for event in await lab.events()] == [second.session_id]
@@ -152,7 +162,7 @@ async def test_pruning_leaves_the_counters(lab: Lab) -> None:
     running = await lab.reserved(lease_us=HOUR_US)
     await lab.succeeds(commit(running.session_id))
     lab.clock.advance_us(KEPT_US + 1)
-    await lab.store.prune()
+    await prune_all(lab.store)
     assert await lab.counts() == (2, 0)
     await lab.restart()
     assert await lab.counts() == (2, 0)
@@ -163,7 +173,7 @@ async def test_a_reserved_session_is_never_pruned(lab: Lab) -> None:
     await lab.committed()
     await lab.acknowledge_all()
     lab.clock.advance_us(5 * DAY_US)
-    await lab.store.prune()
+    await prune_all(lab.store)
     assert await lab.state(session) == "RESERVED"
 
 
@@ -176,10 +186,10 @@ async def test_tombstones_are_pruned_too(lab: Lab) -> None:
     await lab.succeeds(release(ids[2], reason=6))
     await lab.store.acknowledge([place_of((await lab.events())[0])])
     lab.clock.advance_us(KEPT_US + 1)
-    await lab.store.prune()
+    await prune_all(lab.store)
     assert [await is_known(lab, session_id) for session_id in ids] == [False, False, True]
     await lab.acknowledge_all()
-    await lab.store.prune()
+    await prune_all(lab.store)
     assert not await is_known(lab, ids[2])
     assert not await is_known(lab, unacknowledged.session_id)
 
@@ -188,10 +198,10 @@ async def test_a_lone_tombstone_is_pruned_without_anybody_acknowledging(lab: Lab
     session_id = lab.new_id()
     await lab.succeeds(release(session_id, reason=6))
     lab.clock.advance_us(KEPT_US - 1)
-    await lab.store.prune()
+    await prune_all(lab.store)
     assert await is_known(lab, session_id)
     lab.clock.advance_us(2)
-    await lab.store.prune()
+    await prune_all(lab.store)
     assert not await is_known(lab, session_id)
 
 
@@ -201,7 +211,7 @@ async def test_pruning_a_session_leaves_its_request_id_to_its_successor(lab: Lab
     await lab.acknowledge_all()
     lab.clock.advance_us(KEPT_US + 1)
     await lab.reserved(request_id="req-1", lease_us=HOUR_US)
-    await lab.store.prune()
+    await prune_all(lab.store)
     assert not await is_known(lab, first.session_id)
     assert await lab.fails(reserve(lab.new_id(), request_id="req-1")) is Reason.DUPLICATE_REQUEST
 
@@ -213,7 +223,7 @@ async def test_a_pruned_session_id_can_never_be_reserved_again(lab: Lab) -> None
     await lab.acknowledge_all()
     for step_us in (KEPT_US - 1, 1, 1, 998, 1):
         lab.clock.advance_us(step_us)
-        await lab.store.prune()
+        await prune_all(lab.store)
         (result,) = await lab.run(reserve(session_id))
         if isinstance(result, FlowStackError):
             assert result.reason is Reason.INVALID_REQUEST
@@ -232,7 +242,7 @@ async def test_acknowledging_is_idempotent_and_never_goes_back(lab: Lab) -> None
     await lab.store.acknowledge([BEGINNING])
     await lab.restart()
     lab.clock.advance_us(KEPT_US + 1)
-    await lab.store.prune()
+    await prune_all(lab.store)
     assert [await is_known(lab, session.session_id) for session in sessions] == [False, False, True]
     await lab.store.acknowledge([places[0]])
 
@@ -254,7 +264,7 @@ async def test_one_refused_place_marks_none(lab: Lab) -> None:
     bad = Position((PARTITION + 1) % 64, 9, 9)
     assert await refusal_of_acknowledging(lab, place_of(event), bad) is Reason.INVALID_REQUEST
     lab.clock.advance_us(KEPT_US + 1)
-    await lab.store.prune()
+    await prune_all(lab.store)
     assert await is_known(lab, session.session_id)
 
 
@@ -264,7 +274,7 @@ async def test_a_reader_may_be_behind_what_was_pruned(lab: Lab) -> None:
     second = await lab.committed()
     await lab.acknowledge_all()
     lab.clock.advance_us(KEPT_US + 1)
-    await lab.store.prune()
+    await prune_all(lab.store)
     third = await lab.committed()
     left = await lab.events(after=place.position, time_us=place.time_us)
     assert [event.session.session_id for event in left] == [third.session_id]

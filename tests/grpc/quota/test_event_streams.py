@@ -23,7 +23,7 @@ from tests.grpc.quota.wire import (
     time_of,
 )
 from tests.support.clock import DAY_US, ManualClock
-from tests.support.quota import ACCOUNT, OTHER, QuotaServer
+from tests.support.quota import ACCOUNT, OTHER, QuotaServer, prune_all
 
 CODE = grpc.StatusCode
 PARTITION = partition_of(ACCOUNT)
@@ -210,7 +210,7 @@ async def test_acknowledged_events_are_pruned(quota: Client, server: QuotaServer
         await quota.AcknowledgeSessionEvents(acknowledging((PARTITION, event.cursor)))
     await quota.AcknowledgeSessionEvents(acknowledging((PARTITION, "")))
     clock.advance_us(2 * DAY_US + 1)
-    await server.store.prune()
+    await prune_all(server.store)
     assert await all_events(quota) == []
     told = await failure(quota.GetSession(pb.GetSessionRequest(account_id=ACCOUNT, session_id=session.session_id)))
     assert told.reason == "SESSION_NOT_FOUND"

@@ -34,8 +34,8 @@ class FailingOnce:
         await self._store.sweep()
         self.swept.set()
 
-    async def prune(self) -> None:
-        await self._store.prune()
+    async def prune(self, partition: int) -> bool:
+        return await self._store.prune(partition)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from tests.support.quota import (
     new_session_id,
     one,
     outcome,
+    prune_all,
     reason_of,
     release,
     reserve,
@@ -180,7 +181,7 @@ async def test_pruning_leaves_no_rows(tmp_path: Path, clock: ManualClock) -> Non
         newest = (await store.read_events(BEGINNING, 10)).events[-1]
         await store.acknowledge([Position(newest.partition, newest.position, newest.time_us)])
         clock.advance(3 * 24 * 3600)
-        await store.prune()
+        await prune_all(store)
         counts = {
             table: store._connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
             for table in ("sessions", "requests", "events")
@@ -246,3 +247,35 @@ async def test_reads_on_a_full_disk_do_not_shorten_the_hold(tmp_path: Path, cloc
         await store.sweep()
         # Commands have been possible again for no time at all: the router's next try has to find its lease.
         assert not done(await one(store, commit(running.session_id, ended=BULKY))).replayed
+
+
+async def test_a_defect_does_not_hold_expiry_back(tmp_path: Path, clock: ManualClock) -> None:
+    async with sqlite_store(tmp_path / "quota.db", clock) as store:
+        await store.put_entitlement(entitlement())
+        clock.advance(60)
+        running = done(await one(store, reserve(new_session_id(clock), lease_us=30_000_000))).session
+
+        def defect(_: object) -> None:
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            await store._writer.submit(defect)
+        clock.advance(31)
+        await store.sweep()
+        expired = await store.session(ACCOUNT, running.session_id)
+        assert expired is not None
+        assert expired.state.name == "EXPIRED"
+
+
+async def test_pruning_goes_on_until_nothing_is_left(tmp_path: Path, clock: ManualClock) -> None:
+    async with sqlite_store(tmp_path / "quota.db", clock) as store:
+        await store.put_entitlement(entitlement(limit=1_000))
+        commands = [reserve(new_session_id(clock)) for _ in range(450)]
+        await store.execute(commands)
+        await store.execute([release(command.session_id) for command in commands])
+        newest = (await store.read_events(BEGINNING, 450)).events[-1]
+        await store.acknowledge([Position(newest.partition, newest.position, newest.time_us)])
+        clock.advance(48 * 3600 + 1)
+        partition = partition_of(ACCOUNT)
+        assert [await store.prune(partition) for _ in range(3)] == [True, True, False]
+        assert await store.session(ACCOUNT, commands[-1].session_id) is None

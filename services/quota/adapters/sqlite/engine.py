@@ -63,7 +63,7 @@ class Engine:
             sqlite3.Error: nothing of the group is stored, and `recover` has to be called.
         """
         if self.must_recover:
-            self.recover()
+            self.recover(is_outage=True)
         # Groups that store nothing leave clock_us behind, and what they answered must not be taken back either.
         now_us = max(wall_us, self.memory.clock_us, self._last_now_us or 0)
         self._notice_jump(now_us, monotonic_s)
@@ -109,10 +109,11 @@ class Engine:
         since_us = self._serving_since_us if self._serving_since_us is not None else self.memory.clock_us
         return max(due_us, since_us + self._hold_us)
 
-    def recover(self) -> None:
-        """After a failed group: forgets all that memory holds, reads the file, and holds expiry back."""
-        self._serving_since_us = None
-        self._has_failed = True
+    def recover(self, *, is_outage: bool) -> None:
+        """After a failed group: forgets what memory holds, reads the file; after an outage, holds expiry back."""
+        if is_outage:
+            self._serving_since_us = None
+            self._has_failed = True
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
         self.memory = Memory(self._connection)

@@ -8,7 +8,7 @@ from typing import Final
 from services.quota.adapters.sqlite import rows
 from services.quota.adapters.sqlite.engine import Transaction
 from services.quota.domain.cursors import Position
-from services.quota.domain.model import DAY_US, PARTITIONS, EventType, SessionEvent
+from services.quota.domain.model import DAY_US, EventType, SessionEvent
 from services.quota.store import EventPage
 from services.shared.errors import FlowStackError, Reason, invalid_request
 
@@ -16,8 +16,8 @@ KEPT_US: Final = 2 * DAY_US
 """A session is kept this long after it was resolved, and until it has been acknowledged. Twice a session_id's age,
 so that one made as far ahead as is allowed is too old for a reserve when its session goes."""
 
-PRUNE_AT_ONCE: Final = 1_000
-"""How many sessions of a partition one sweep prunes."""
+PRUNE_AT_ONCE: Final = 200
+"""Sessions pruned in one group: a few milliseconds, between which commands have their turn."""
 
 _JOINED: Final = ", ".join(f"s.{column}" for column in rows.SESSION_COLUMNS.split(", "))
 
@@ -78,14 +78,12 @@ def acknowledge(transaction: Transaction, positions: Sequence[Position]) -> None
             _write_partition(transaction, position.partition)
 
 
-def prune(transaction: Transaction) -> None:
-    """Deletes sessions that were acknowledged and resolved long enough ago, with their events and request ids."""
+def prune(transaction: Transaction, partition: int) -> bool:
+    """Deletes sessions that were acknowledged and resolved long enough ago, with their events and request ids.
+
+    Answers whether there may be more of them in the partition.
+    """
     before_us = transaction.now_us - KEPT_US
-    for partition in range(PARTITIONS):
-        _prune_partition(transaction, partition, before_us)
-
-
-def _prune_partition(transaction: Transaction, partition: int, before_us: int) -> None:
     state = transaction.memory.partitions[partition]
     old = transaction.connection.execute(
         "SELECT position, account_id, session_id FROM events "
@@ -93,7 +91,7 @@ def _prune_partition(transaction: Transaction, partition: int, before_us: int) -
         (partition, _prunable_up_to(transaction, partition), before_us, PRUNE_AT_ONCE),
     ).fetchall()
     if not old:
-        return
+        return False
     many = transaction.connection.executemany
     many(
         "DELETE FROM requests WHERE (account_id, request_id, session_id) IN "
@@ -110,6 +108,7 @@ def _prune_partition(transaction: Transaction, partition: int, before_us: int) -
         "DELETE FROM events WHERE partition = ? AND position <= ?", (partition, state.pruned)
     )
     _write_partition(transaction, partition)
+    return len(old) == PRUNE_AT_ONCE
 
 
 def _prunable_up_to(transaction: Transaction, partition: int) -> int:

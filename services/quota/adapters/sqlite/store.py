@@ -105,9 +105,9 @@ class SqliteStore:
         """Makes the present time durable."""
         await self._writer.submit(lambda transaction: transaction.move_clock())
 
-    async def prune(self) -> None:
-        """Deletes sessions that were acknowledged, and resolved over 48 h ago."""
-        await self._writer.submit(events.prune)
+    async def prune(self, partition: int) -> bool:
+        """Deletes some sessions that were acknowledged, and resolved over 48 h ago; whether there may be more."""
+        return cast("bool", await self._writer.submit(lambda transaction: events.prune(transaction, partition)))
 
     def on_committed(self, listener: Callable[[Committed], None]) -> None:
         """Calls `listener` in the event loop after each durable change."""

@@ -192,8 +192,9 @@ class Writer:
             self._on_committed(group.committed)
 
     def _fail(self, jobs: list[_Job], error: Exception) -> None:
-        self._recover(error)
-        if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError):
+        is_outage = isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError)
+        self._recover(error, is_outage)
+        if is_outage:
             self._answer(jobs, [_Raised(unavailable())] * len(jobs))
         elif len(jobs) == 1:
             self._answer(jobs, [_Raised(error)])
@@ -203,10 +204,10 @@ class Writer:
             self._queue.extendleft(reversed(jobs))
         self._loop.call_soon(self._next)
 
-    def _recover(self, error: Exception) -> None:
+    def _recover(self, error: Exception, is_outage: bool) -> None:
         self._log.error("store_failed", error_type=type(error).__name__, detail=str(error))
         try:
-            self._engine.recover()
+            self._engine.recover(is_outage=is_outage)
         except sqlite3.Error as again:
             # The file cannot even be read. The next group tries again, and is answered the same way until it can.
             self._log.error("recovery_failed", error_type=type(again).__name__, detail=str(again))
