@@ -1,0 +1,82 @@
+"""Servers under measurement, each a process of its own on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from services.shared.channel import Metadata, ServiceChannel
+
+ROOT = Path(__file__).resolve().parent.parent
+READY_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server, and a channel to it."""
+
+    process_id: int
+    data: Path
+    channel: ServiceChannel
+
+    def resident_bytes(self) -> int:
+        """The memory that the process holds now."""
+        pages = int(Path(f"/proc/{self.process_id}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@asynccontextmanager
+async def running(arguments: list[str], address: str, data: Path, environment: dict[str, str]) -> AsyncIterator[Server]:
+    """Runs a server until the block ends."""
+    process = subprocess.Popen(
+        [sys.executable, *arguments], cwd=ROOT, env=os.environ | environment, stderr=subprocess.DEVNULL
+    )
+    try:
+        async with grpc.aio.insecure_channel(address) as channel:
+            await asyncio.wait_for(channel.channel_ready(), READY_SECONDS)
+            token = data / "internal-token"
+            metadata: Metadata = ()
+            if token.exists():
+                metadata = (("authorization", f"Bearer {token.read_text().strip()}"),)
+            yield Server(process.pid, data, ServiceChannel(channel, metadata))
+    finally:
+        process.kill()
+        await asyncio.to_thread(process.wait)
+
+
+@asynccontextmanager
+async def quota_server(data: Path) -> AsyncIterator[Server]:
+    """The quota service on SQLite below `data`, which has to be on a real disk for its commits to be durable."""
+    address = f"127.0.0.1:{free_port()}"
+    environment = {
+        "FLOWSTACK_DATA_DIR": str(data),
+        "FLOWSTACK_QUOTA_ADDRESS": address,
+        "FLOWSTACK_ADMIN_PORT_BASE": "0",
+        "FLOWSTACK_EXPIRY_HOLD_SECONDS": "0",
+    }
+    async with running(["-m", "services.quota"], address, data, environment) as server:
+        yield server
+
+
+@asynccontextmanager
+async def echo_server(data: Path) -> AsyncIterator[Server]:
+    """The reference: a bare grpc.aio server that answers the same messages and does nothing."""
+    address = f"127.0.0.1:{free_port()}"
+    async with running(["-m", "bench.echo_server", address], address, data, {}) as server:
+        yield server
