@@ -11,6 +11,7 @@ from flowstack_protos.quota.v1 import quota_service_pb2 as pb
 from flowstack_protos.quota.v1 import quota_service_pb2_grpc
 
 from services.quota.convert import entitlements, events, sessions
+from services.quota.convert.plain import is_plain
 from services.quota.domain.commands import Command, Done, Result
 from services.quota.service import QuotaService
 from services.shared.auth import Policy
@@ -36,7 +37,7 @@ BATCH_COMMANDS_MAX: Final = 10_000
 """Commands in one message of ExecuteCommands."""
 
 RESPONSE_BYTES: Final = 1024 * 1024
-RESPONSE_CHECK_RESULTS: Final = 32
+RESPONSE_CHECK_RESULTS: Final = 64
 """A response is sent once it has this size, which is looked at after so many results. A client takes messages of 4 MiB
 by default, and the largest result has about 35 KiB."""
 
@@ -207,7 +208,8 @@ class _CommandStream:
         answers: list[tuple[int, Command | None, Result]] = []
         for item in request.commands:
             try:
-                validate(item)
+                if not is_plain(item):
+                    validate(item)
                 accepted.append((item.sequence, sessions.command_from_proto(item)))
             except FlowStackError as error:
                 answers.append((item.sequence, None, error))

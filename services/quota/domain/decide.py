@@ -32,6 +32,7 @@ from services.quota.domain.model import (
     CredentialMode,
     EventType,
     InForce,
+    Outcome,
     Session,
     SessionState,
 )
@@ -193,7 +194,7 @@ def _commit(command: Commit, now_us: int, stored: Session | None) -> Decision:
         return _replayed(stored) if stored.outcome == command.outcome else _failed(_parameters_differ(stored))
     if stored.state is not SessionState.RESERVED:
         return _failed(_already_resolved(stored))
-    session = stored._replace(state=SessionState.COMMITTED, resolve_us=now_us, outcome=command.outcome)
+    session = _resolved(stored, SessionState.COMMITTED, now_us, command.outcome, 0)
     managed = _counts_as_managed(session, command)
     return Decision(
         session, False, None, Change(session, False, -1, int(managed), int(not managed), EventType.COMMITTED)
@@ -214,9 +215,7 @@ def _release(command: Release, now_us: int, stored: Session | None) -> Decision:
         return _replayed(stored) if same else _failed(_parameters_differ(stored))
     if stored.state is not SessionState.RESERVED:
         return _failed(_already_resolved(stored))
-    session = stored._replace(
-        state=SessionState.RELEASED, resolve_us=now_us, release_reason=command.reason, outcome=command.outcome
-    )
+    session = _resolved(stored, SessionState.RELEASED, now_us, command.outcome, command.reason)
     return Decision(session, False, None, Change(session, False, -1, 0, 0, EventType.RELEASED))
 
 
@@ -244,8 +243,30 @@ def _tombstone(command: Release, now_us: int) -> Decision:
 
 def expire(session: Session, now_us: int) -> Change:
     """The end of a lease: the session is not counted and its unit is free again."""
-    expired = session._replace(state=SessionState.EXPIRED, resolve_us=now_us)
+    expired = _resolved(session, SessionState.EXPIRED, now_us, None, 0)
     return Change(expired, False, -1, 0, 0, EventType.EXPIRED)
+
+
+def _resolved(
+    session: Session, state: SessionState, now_us: int, outcome: Outcome | None, release_reason: int
+) -> Session:
+    # Spelled out, because _replace takes three times as long and every session comes through here.
+    return Session(
+        session.session_id,
+        session.account_id,
+        state,
+        session.candidates,
+        session.period_start_us,
+        session.reserve_us,
+        session.expire_us,
+        now_us,
+        outcome,
+        release_reason,
+        session.request_id,
+        session.api_key_id,
+        session.labels,
+        session.entitlement_revision,
+    )
 
 
 def apply(account: Account, change: Change) -> None:
