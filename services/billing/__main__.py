@@ -121,7 +121,7 @@ def _ports(
             settings.billing_internal_address,
             "FLOWSTACK_BILLING_INTERNAL_ADDRESS",
             internal,
-            lambda policies: Authenticator(policies, internal_tokens=internal_tokens),
+            lambda policies: Authenticator(policies, internal_tokens=internal_tokens, takes_certificates=settings.tls),
             internal=True,
         ),
     ]

@@ -10,7 +10,7 @@ from flowstack_protos.quota.v1 import quota_service_pb2, quota_service_pb2_grpc
 from services.quota.adapters.sqlite import SqliteStore
 from services.quota.config import QuotaSettings
 from services.quota.service import QuotaService
-from services.quota.servicer import POLICIES, QuotaServicer
+from services.quota.servicer import PLAIN, POLICIES, QuotaServicer
 from services.shared import log
 from services.shared.auth import Authenticator
 from services.shared.clock import SystemClock
@@ -30,12 +30,13 @@ async def main() -> None:
         quota_service_pb2_grpc.add_QuotaServiceServicer_to_server,
         QuotaServicer(service),
         POLICIES,
+        PLAIN,
     )
     port = Port(
         settings.quota_address,
         "FLOWSTACK_QUOTA_ADDRESS",
         [registration],
-        lambda policies: Authenticator(policies, internal_tokens=tokens),
+        lambda policies: Authenticator(policies, internal_tokens=tokens, takes_certificates=settings.tls),
         internal=True,
     )
     maintenance = asyncio.create_task(service.maintain())

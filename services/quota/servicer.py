@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, Final
 
 import grpc
@@ -11,12 +11,12 @@ from flowstack_protos.quota.v1 import quota_service_pb2 as pb
 from flowstack_protos.quota.v1 import quota_service_pb2_grpc
 
 from services.quota.convert import entitlements, events, sessions
-from services.quota.convert.plain import is_plain
+from services.quota.convert.plain import is_plain, is_plain_commit, is_plain_reserve
 from services.quota.domain.commands import Command, Done, Result
 from services.quota.service import QuotaService
 from services.shared.auth import Policy
 from services.shared.errors import FlowStackError, Reason, invalid_request
-from services.shared.interceptor import validate
+from services.shared.interceptor import Plain, validate
 from services.shared.log import frames_of, get_logger
 
 POLICIES: Final = {
@@ -31,6 +31,13 @@ POLICIES: Final = {
     "GetEntitlement": Policy.INTERNAL,
     "ReadSessionEvents": Policy.INTERNAL,
     "AcknowledgeSessionEvents": Policy.INTERNAL,
+}
+
+PLAIN: Final[Mapping[str, Plain]] = {
+    "ReserveSession": is_plain_reserve,
+    "CommitSession": is_plain_commit,
+    # Its commands are looked at one by one, so that a bad one fails alone; the batch has no rules of its own.
+    "ExecuteCommands": lambda _: True,
 }
 
 BATCH_COMMANDS_MAX: Final = 10_000

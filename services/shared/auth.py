@@ -87,6 +87,8 @@ class Authenticator:
     internal_tokens: Sequence[Secret] = ()
     admin_tokens: Sequence[Secret] = ()
     authenticate_key: KeyAuthenticator = _no_keys
+    takes_certificates: bool = False
+    """Whether the port demands client certificates: then one that has been verified proves a service."""
 
     async def authenticate(self, policy: Policy, context: grpc.aio.ServicerContext) -> Caller:  # type: ignore[type-arg]
         """The caller of an RPC under `policy`.
@@ -96,7 +98,7 @@ class Authenticator:
         """
         if policy is Policy.OPEN:
             return ANONYMOUS
-        if policy is Policy.INTERNAL and _has_certificate(context):
+        if policy is Policy.INTERNAL and self.takes_certificates and context.peer_identities():
             return SERVICE
         token = _bearer(context)
         if policy is Policy.INTERNAL:
@@ -125,11 +127,6 @@ class Authenticator:
             Reason.API_KEY_INVALID,
             "This method is for FlowStack's own services. Send the internal token as `authorization: Bearer …`.",
         )
-
-
-def _has_certificate(context: grpc.aio.ServicerContext) -> bool:  # type: ignore[type-arg]
-    # A port takes TLS with client certificates required or not at all, so an identity is a verified one.
-    return bool(context.peer_identities())
 
 
 def _bearer(context: grpc.aio.ServicerContext) -> Secret:  # type: ignore[type-arg]

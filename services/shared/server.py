@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import grpc
@@ -18,7 +18,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from services.shared import log
 from services.shared.auth import Authenticator, Policy
-from services.shared.interceptor import TRANSPORT_BYTES_MAX, RpcInterceptor, policies_without_rpc
+from services.shared.interceptor import TRANSPORT_BYTES_MAX, Plain, RpcInterceptor, policies_without_rpc
 from services.shared.reflection import METHODS as REFLECTION_METHODS
 from services.shared.reflection import add_reflection
 from services.shared.settings import CommonSettings, StartupError, is_loopback
@@ -60,6 +60,8 @@ class Registration:
     servicer: Any
     policies: Mapping[str, Policy]
     """By method name, `ReserveSession`: one for each method."""
+    plain: Mapping[str, Plain] = field(default_factory=dict)
+    """By method name, where there is one: a quick look that saves the rule engine; see interceptor.Plain."""
 
     def full_policies(self) -> dict[str, Policy]:
         """The policies by full method name.
@@ -143,7 +145,12 @@ class ServiceHost:
         for registration in port.registrations:
             policies |= registration.full_policies()
         server = grpc.aio.server(options=OPTIONS)
-        guarded: Any = RpcInterceptor(server, port.authenticator(policies))
+        plain = {
+            f"/{registration.descriptor.full_name}/{name}": look
+            for registration in port.registrations
+            for name, look in registration.plain.items()
+        }
+        guarded: Any = RpcInterceptor(server, port.authenticator(policies), plain=plain)
         names = []
         for registration in port.registrations:
             registration.add_to_server(registration.servicer, guarded)

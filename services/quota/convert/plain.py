@@ -1,4 +1,4 @@
-"""A quick look at the commands of a batch: most are plain, and need no rule engine to be seen to be valid.
+"""A quick look at commands: most are plain, and need no rule engine to be seen to be valid.
 
 `is_plain` is stricter than the rules of the contract and knows fewer cases; what it does not vouch for goes to
 protovalidate. It saves about 10 us of 80 for a session (reserve and commit), measured on the stream of batches.
@@ -28,13 +28,14 @@ def is_plain(command: pb.SessionCommand) -> bool:
     """True only for a command that certainly satisfies every rule of the contract."""
     kind = command.WhichOneof("command")
     if kind == "reserve":
-        return _is_plain_reserve(command.reserve)
+        return is_plain_reserve(command.reserve)
     if kind == "commit":
-        return _is_plain_commit(command.commit)
+        return is_plain_commit(command.commit)
     return False
 
 
-def _is_plain_reserve(request: pb.ReserveSessionRequest) -> bool:
+def is_plain_reserve(request: pb.ReserveSessionRequest) -> bool:
+    """True only for a reserve that certainly satisfies every rule of the contract."""
     if not (_account_id(request.account_id) and _session_id(request.session_id)):
         return False
     if request.HasField("lease_duration"):
@@ -64,7 +65,8 @@ def _are_plain_labels(labels: object) -> bool:
     )
 
 
-def _is_plain_commit(request: pb.CommitSessionRequest) -> bool:
+def is_plain_commit(request: pb.CommitSessionRequest) -> bool:
+    """True only for a commit that certainly satisfies every rule of the contract."""
     if not (_account_id(request.account_id) and _session_id(request.session_id) and request.HasField("outcome")):
         return False
     outcome = request.outcome
