@@ -43,6 +43,9 @@ PLAIN: Final[Mapping[str, Plain]] = {
 BATCH_COMMANDS_MAX: Final = 10_000
 """Commands in one message of ExecuteCommands."""
 
+EXECUTE_MAX: Final = 128
+"""Commands given to the store at once."""
+
 RESPONSE_BYTES: Final = 1024 * 1024
 RESPONSE_CHECK_RESULTS: Final = 64
 """A response is sent once it has this size, which is looked at after so many results. A client takes messages of 4 MiB
@@ -220,7 +223,10 @@ class _CommandStream:
                 accepted.append((item.sequence, sessions.command_from_proto(item)))
             except FlowStackError as error:
                 answers.append((item.sequence, None, error))
-        results = await self._execute([command for _, command in accepted]) if accepted else []
+        # Some at a time, so that a large batch does not hold up the commands of others.
+        portions = [accepted[start : start + EXECUTE_MAX] for start in range(0, len(accepted), EXECUTE_MAX)]
+        done = await asyncio.gather(*(self._execute([command for _, command in some]) for some in portions))
+        results = [result for some in done for result in some]
         answers += [(*sent, result) for sent, result in zip(accepted, results, strict=True)]
         self._unanswered -= len(request.commands)
         if self._unanswered < STREAM_COMMANDS_MAX:

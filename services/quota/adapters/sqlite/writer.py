@@ -25,8 +25,9 @@ from services.shared.clock import Clock
 from services.shared.errors import FlowStackError
 from services.shared.log import get_logger
 
-GROUP_WEIGHT_MAX: Final = 512
-"""Commands in one group, beyond the first job's: it bounds how long the loop decides without a pause (about 10 ms)."""
+GROUP_WEIGHT_MAX: Final = 128
+"""Commands in one group, beyond the first job's. It bounds how long the loop decides without a pause (about 3 ms), and
+leaves work for the next group while the callers of this one are answered: with larger groups they take turns."""
 
 GATHER_SECONDS: Final = 0.002
 GATHER_JOBS_MAX: Final = 64
