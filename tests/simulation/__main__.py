@@ -9,6 +9,12 @@ import time
 from tests.simulation.run import simulate
 
 
+def say(text: str) -> None:
+    """Writes a line at once."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
 def main() -> int:
     """Runs what was asked for; answers the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description="Replays simulated worlds.")
@@ -17,10 +23,8 @@ def main() -> int:
     options = parser.parse_args()
     if options.seed is not None:
         report = simulate(options.seed)
-        print("\n".join(report.notes))
-        print(
-            f"seed {report.seed}, digest {report.digest}, {report.virtual_s:.0f} virtual seconds, {dict(report.seen)}"
-        )
+        say("\n".join(report.notes))
+        say(f"seed {report.seed}, digest {report.digest}, {report.virtual_s:.0f} virtual seconds, {dict(report.seen)}")
         return bool(report.violations)
     failed = 0
     begun_s = time.perf_counter()
@@ -28,8 +32,8 @@ def main() -> int:
         report = simulate(seed)
         if report.violations:
             failed += 1
-            print(f"{report.replay}: {report.violations[0]}", flush=True)
-    print(f"{failed} of {options.seeds or 100} seeds failed, {time.perf_counter() - begun_s:.1f} s")
+            say(f"{report.replay}: {report.violations[0]}")
+    say(f"{failed} of {options.seeds or 100} seeds failed, {time.perf_counter() - begun_s:.1f} s")
     return bool(failed)
 
 

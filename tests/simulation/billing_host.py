@@ -136,9 +136,14 @@ class BillingHost:
         self._lives: list[Life] = []
 
     @property
+    def running(self) -> int:
+        """How many run."""
+        return sum(life.alive for life in self._lives)
+
+    @property
     def up(self) -> bool:
         """Whether one runs."""
-        return any(life.alive for life in self._lives)
+        return self.running > 0
 
     def start(self) -> None:
         """Starts one more reader on the same books."""

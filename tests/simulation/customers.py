@@ -38,6 +38,9 @@ from tests.support.linearizability import History
 from tests.support.simulation_loop import Life
 from tests.support.simulation_net import FakeChannel
 
+LEASE_SECONDS = 10
+"""Of the foreign client's sessions."""
+
 BYOK = OpenAiCredentials(Secret("sk-of-the-customer"))
 
 
@@ -162,7 +165,7 @@ class ForeignClient:
             ],
             labels={"tag": id_},
         )
-        reserve.lease_duration.FromSeconds(20)
+        reserve.lease_duration.FromSeconds(LEASE_SECONDS)
         commit = pb.CommitSessionRequest(
             account_id=account_id,
             session_id=id_,
@@ -176,7 +179,8 @@ class ForeignClient:
             await self._until_known("release", self._stub.ReleaseSession, release, RELEASED)
         if await self._until_known("reserve", self._stub.ReserveSession, reserve, RESERVED) != "ok":
             return
-        await asyncio.sleep(self._random.random() * 3)
+        late = self._random.random() < 0.15
+        await asyncio.sleep(self._random.random() * 3 + (LEASE_SECONDS if late else 0))
         ends = [
             ("commit", self._stub.CommitSession, commit, COMMITTED),
             ("release", self._stub.ReleaseSession, release, RELEASED),

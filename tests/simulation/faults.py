@@ -13,6 +13,7 @@ from tests.simulation.quota_host import Disk, QuotaHost
 from tests.simulation.router_host import RouterHost
 
 HOUR_US = 3_600_000_000
+BILLINGS_MAX = 2
 Fault = Callable[[], Coroutine[Any, Any, None]]
 
 
@@ -109,7 +110,8 @@ class Faults:
         self._billing.kill()
 
     async def _second_billing(self) -> None:
-        self._billing.start()
+        if self._billing.running < BILLINGS_MAX:
+            self._billing.start()
 
     async def _cut(self) -> None:
         self._around.network.cut(self._random.choice(self._clients))

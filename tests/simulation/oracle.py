@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
 from services.billing.domain.entitlements import Entitlement, EntitlementTerm
-from tests.support.simulation_loop import SimulatedLoop
+from tests.support.simulation_loop import Life, SimulatedLoop
 
 RESERVED, COMMITTED, RELEASED, EXPIRED = 1, 2, 3, 4
 MANAGED: Final = 1
@@ -88,6 +88,9 @@ class Service:
     """How long one run of quota has served without an outage, by its own clock."""
 
     since_us: int | None = None
+    """When it stored a group first: leases end the hold after this at the earliest."""
+    surely_since_us: int | None = None
+    """When it stored a change that can be seen first: leases end the hold after this at the latest."""
     last_us: int | None = None
     last_s: float = 0.0
 
@@ -110,6 +113,8 @@ class Oracle:
     granted: dict[str, Key] = field(default_factory=dict)
     """By tag: the sessions whose grant a router has, not replayed."""
     commits_begun: set[Key] = field(default_factory=set)
+    owed: dict[Key, tuple[Life, float]] = field(default_factory=dict)
+    """The commits of routers: by whom, and until when quota has to take them, in virtual seconds."""
     acknowledged: dict[Key, int] = field(default_factory=dict)
     """The state that somebody was told last."""
     booked: set[Key] = field(default_factory=set)
@@ -120,9 +125,10 @@ class Oracle:
     _changes: int = -1
 
     def fail(self, text: str) -> None:
-        """Notes a violation."""
+        """Notes a violation, which ends the run."""
         self.violations.append(text)
         self.loop.note(f"VIOLATION {text}")
+        self.loop.halt()
 
     # What quota stores.
 
@@ -136,13 +142,13 @@ class Oracle:
         service, now_s = self.service, self.loop.time()
         now_us = max(wall_us, self.clock_us, service.last_us or 0)
         if service.last_us is not None and now_us - service.last_us > (now_s - service.last_s) * 1e6 + JUMP_US:
-            service.since_us = now_us
+            service.since_us, service.surely_since_us = now_us, None
         service.last_us, service.last_s = now_us, now_s
         return now_us
 
     def failed(self) -> None:
-        """A commit failed: that is an outage."""
-        self.service.since_us = None
+        """A group failed: that is an outage."""
+        self.service.since_us = self.service.surely_since_us = None
 
     def stored(self, connection: sqlite3.Connection, prepared_us: int) -> None:
         """A commit is durable: compares what is stored with what was."""
@@ -152,7 +158,7 @@ class Oracle:
             return
         self._changes = connection.total_changes
         rows = {row.key: row for row in map(Row._make, connection.execute(f"SELECT {COLUMNS} FROM sessions"))}
-        before = dict(self.sessions)
+        before, clock_us = dict(self.sessions), self.clock_us
         admitted: list[Row] = []
         for key, row in rows.items():
             old = before.get(key)
@@ -169,6 +175,8 @@ class Oracle:
         self._check_admissions(admitted)
         self._check_events(connection)
         self._check_requests()
+        if self.service.surely_since_us is None and (self.sessions != before or self.clock_us > clock_us):
+            self.service.surely_since_us = prepared_us
 
     def _appeared(self, row: Row) -> None:
         if row.key in self.pruned:
@@ -183,14 +191,18 @@ class Oracle:
         if old._replace(state=row.state, resolve_us=row.resolve_us, served_mode=row.served_mode) != row:
             self.fail(f"{row.session_id} changed otherwise than by being resolved")
         self.seen[NAMES[row.state].lower()] += 1
-        held_until_us = None if self.service.since_us is None else self.service.since_us + self.hold_us
-        may_expire = held_until_us is not None and row.resolve_us >= held_until_us
+        may_expire = self._has_served_until(self.service.since_us, row.resolve_us)
+        has_to_expire = self._has_served_until(self.service.surely_since_us, row.resolve_us)
         if row.state == COMMITTED:
             self._check_charge(row)
         if row.state == EXPIRED and not (may_expire and row.resolve_us >= row.expire_us):
-            self.fail(f"{row.session_id} expired at {row.resolve_us}, lease to {row.expire_us}, hold {held_until_us}")
-        if row.state in (COMMITTED, RELEASED) and row.resolve_us >= row.expire_us and may_expire:
+            self.fail(f"{row.session_id} expired at {row.resolve_us}, lease to {row.expire_us}, {self.service}")
+        if row.state in (COMMITTED, RELEASED) and row.resolve_us >= row.expire_us and has_to_expire:
             self.fail(f"{row.session_id} was resolved after its lease had ended")
+
+    def _has_served_until(self, since_us: int | None, now_us: int) -> bool:
+        """Whether quota has served for as long as it holds expiry back."""
+        return since_us is not None and now_us - since_us >= self.hold_us
 
     def _check_charge(self, row: Row) -> None:
         if row.key not in self.commits_begun:
@@ -318,7 +330,7 @@ class Oracle:
         row = self.sessions.get(key)
         if row is None:
             self.fail(f"{key[1]} was acknowledged as {NAMES[state]} and is not stored")
-        elif state != RESERVED and row.state != state:
+        elif state not in (RESERVED, row.state):
             self.fail(f"{key[1]} was acknowledged as {NAMES[state]} and is {NAMES[row.state]}")
         elif state == RESERVED and fresh and not row.reserve_us:
             self.fail(f"{key[1]} was granted after it was released")
@@ -340,8 +352,16 @@ class Oracle:
         """Everything that anybody was told still stands."""
         for key, state in self.acknowledged.items():
             row = self.sessions.get(key)
-            if row is None or (state != RESERVED and row.state != state):
+            if row is None or state not in (RESERVED, row.state):
                 self.fail(f"{key[1]} was acknowledged as {NAMES[state]}, and is {row and NAMES[row.state]}")
+
+    def check_owed(self, healed_s: float) -> None:
+        """What a living router had to commit, and could once all was healed, is counted."""
+        for key, (life, lease_end_s) in self.owed.items():
+            row = self.sessions.get(key)
+            could = life.alive and lease_end_s > healed_s and not self.leaps_s
+            if could and (row is None or row.state != COMMITTED):
+                self.fail(f"{key[1]} should have been counted, and is {row and NAMES[row.state]}")
 
     def running(self) -> list[str]:
         """The sessions that hold a unit."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from flowstack_protos.quota.v1 import quota_service_pb2_grpc
+from flowstack_protos.quota.v1 import quota_service_pb2, quota_service_pb2_grpc
 
 from services.quota.adapters.sqlite import SqliteStore
 from services.quota.adapters.sqlite.schema import open_database
@@ -18,9 +18,10 @@ from services.quota.servicer import POLICIES, QuotaServicer
 from services.shared.auth import Authenticator
 from services.shared.interceptor import RpcInterceptor
 from tests.simulation.hosts import HOLD_US, TOKEN, HostClock, Surroundings
-from tests.support.quota import SERVICE
 from tests.support.simulation_loop import Life
 from tests.support.simulation_net import Server
+
+SERVICE = quota_service_pb2.DESCRIPTOR.services_by_name["QuotaService"]
 
 
 @dataclass
@@ -77,7 +78,6 @@ class SimulatedCommitter:
     def _answer(self, done: Callable[[Exception | None], None], failure: sqlite3.Error | None) -> None:
         if failure is not None:
             self._host.around.loop.note(f"a commit fails: {failure}")
-            self._host.around.oracle.failed()
         done(failure)
 
 

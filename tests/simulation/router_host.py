@@ -35,14 +35,17 @@ FAILURES = (AttemptFailure.PROVIDER_ERROR, AttemptFailure.RATE_LIMITED, AttemptF
 class WitnessedQuota:
     """The router's way to quota, with the oracle told of what goes out and what comes back."""
 
-    def __init__(self, around: Surroundings, client: QuotaClient, history: History) -> None:
+    def __init__(self, around: Surroundings, life: Life, client: QuotaClient, history: History) -> None:
         self._around = around
+        self._life = life
+        self._lease_end_s: dict[str, float] = {}
         self._client = client
         self._history = history
 
     async def reserve(self, reservation: Reservation) -> Grant:
         """Holds one unit."""
         key = (reservation.account_id, reservation.session_id)
+        self._lease_end_s[reservation.session_id] = self._around.loop.time() + reservation.lease_s
         async with self._history.recorded("reserve", *key) as answer:
             grant = await self._client.reserve(reservation)
             answer.result = "replayed" if grant.replayed else "ok"
@@ -54,6 +57,7 @@ class WitnessedQuota:
     async def commit(self, account_id: str, session_id: str, outcome: Outcome) -> Resolution:
         """Counts a session."""
         self._around.oracle.commits_begun.add((account_id, session_id))
+        self._around.oracle.owed[account_id, session_id] = (self._life, self._lease_end_s[session_id])
         async with self._history.recorded("commit", account_id, session_id) as answer:
             resolution = await self._client.commit(account_id, session_id, outcome)
             answer.result = "ok"
@@ -163,7 +167,7 @@ class RouterHost:
         channel = FakeChannel(self.around.network, life, self.name)
         client = QuotaClient(ServiceChannel(channel, METADATA))  # type: ignore[arg-type]
         life.start(client.start())
-        quota = WitnessedQuota(self.around, client, self._history)
+        quota = WitnessedQuota(self.around, life, client, self._history)
         entries = {name: ProviderEntry(name, "openai", any_model=True) for name in PROVIDERS}
         providers = {name: SimulatedProvider(self.around, name) for name in PROVIDERS}
         self._service = RouterService(

@@ -19,7 +19,7 @@ from typing import Any
 import structlog
 
 from tests.simulation.world import World
-from tests.support.simulation_loop import SimulatedLoop
+from tests.support.simulation_loop import HaltedError, SimulatedLoop
 
 MEMORY = Path("/dev/shm")
 
@@ -53,6 +53,8 @@ def simulate(seed: int) -> Report:
     with _collector_off(), _defects_are_violations(world):
         try:
             loop.run_until_complete(world.run())
+        except HaltedError:
+            pass  # at the first violation
         except Exception as error:  # whatever ends a world early is what is to be found
             world.oracle.fail("".join(traceback.format_exception(error)))
         report = Report(seed, list(world.oracle.violations), loop.digest(), loop.notes, world.oracle.seen, loop.time())
@@ -76,11 +78,13 @@ def _collector_off() -> Iterator[None]:
 
 @contextmanager
 def _defects_are_violations(world: World) -> Iterator[None]:
-    """Makes a logged defect a violation, and drops the rest of the log."""
+    """Makes a logged defect a violation, tells the oracle of failures that it cannot see, and drops the log."""
 
     def take(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         if event.get("event") == "defect":
             world.oracle.fail(f"a defect: {event.get('error_type')} {event.get('traceback')}")
+        elif event.get("event") == "store_failed":
+            world.oracle.failed()
         raise structlog.DropEvent
 
     before = structlog.get_config()

@@ -23,6 +23,8 @@ from tests.support.simulation_net import Network
 
 ACCOUNTS: Final = ("acct_a", "acct_b", "acct_c")
 DRAIN_S: Final = LEASE_S + 4 * HOLD_US / 1e6 + 30
+LINGERS_S: Final = 8.0
+"""How long after the healing something that was on its way before may still arrive."""
 LEAP_US: Final = 3 * DAY_US
 
 
@@ -41,6 +43,7 @@ class World:
         self.requests = draw.randrange(10, 50)
         self.leaps = draw.random() < 0.3
         self.history = History(lambda: loop.steps)
+        self.healed_s = 0.0
         self.quota = QuotaHost(self.around)
         partitions = sorted({partition_of(account_id) for account_id in self.accounts})
         self.billing = BillingHost(self.around, partitions)
@@ -81,14 +84,17 @@ class World:
         revive.cancel()
         self.around.loop.note("everything heals")
         self.faults.heal()
+        self.healed_s = self.around.loop.time()
         await asyncio.gather(*work)
 
     async def _drain(self) -> None:
         """No session is left that holds a unit, nobody has anything to resolve, and billing has every event."""
         self.around.loop.note("drains")
+        await asyncio.sleep(LINGERS_S)
         await self._until(lambda: not self.oracle.running(), f"sessions stay reserved: {self.oracle.running()}")
         await self._until(lambda: all(router.idle for router in self.routers), "a router goes on resolving")
         await self._until(lambda: not self._unbooked(), f"billing lacks {self._unbooked()}")
+        self.oracle.check_owed(self.healed_s + LINGERS_S)
 
     async def _until(self, reached: Callable[[], bool], problem: str) -> None:
         deadline_s = self.around.loop.time() + DRAIN_S
@@ -108,19 +114,22 @@ class World:
     async def _check_service(self) -> None:
         """What has been healed serves: every account gets what it is entitled to, to the last unit and no more."""
         for account_id in self.accounts:
-            used = await self._used(account_id)
+            used, period_us = await self._used(account_id)
             await self.plans.put(account_id, limit=used + 2, plain=True)
             answers = [await self._served(account_id, number) for number in range(3)]
-            if answers != ["COMMITTED", "COMMITTED", "SESSION_QUOTA_EXCEEDED"]:
+            same_period = (await self._used(account_id))[1] == period_us
+            if same_period and answers != ["COMMITTED", "COMMITTED", "SESSION_QUOTA_EXCEEDED"]:
                 self.oracle.fail(f"{account_id} had 2 units left and got {answers}")
         await self._until(lambda: not self._unbooked(), "billing lacks the last sessions")
 
-    async def _used(self, account_id: str) -> int:
+    async def _used(self, account_id: str) -> tuple[int, int]:
+        """How many units of the present period are used, and when it began."""
         quota = await self.foreign.quota(account_id)
-        counts = self.oracle.sums().get((account_id, quota.period_start_time.ToMicroseconds()), (0, 0, 0))
+        period_us = quota.period_start_time.ToMicroseconds()
+        counts = self.oracle.sums().get((account_id, period_us), (0, 0, 0))
         if (quota.sessions_reserved, quota.managed_sessions, quota.byok_sessions) != counts:
             self.oracle.fail(f"{account_id}'s quota is {quota}, and its sessions are {counts}")
-        return sum(counts)
+        return sum(counts), period_us
 
     async def _served(self, account_id: str, number: int) -> str:
         """What a customer gets who tries until the providers do not fail."""
@@ -136,7 +145,8 @@ class World:
         """Three days pass while billing is down: what it has not got yet stays, the rest goes."""
         self.billing.kill()
         late = self.accounts[0]
-        await self.plans.put(late, limit=await self._used(late) + 1, plain=True)
+        used, _ = await self._used(late)
+        await self.plans.put(late, limit=used + 1, plain=True)
         await self._served(late, 0)
         for host in (self.quota, *self.routers):
             host.clock.skew_us += LEAP_US

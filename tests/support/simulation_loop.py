@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
+STEPS_MAX: Final = 1_000_000
 ROUNDS_MAX: Final = 100
 """How often a task is cancelled, at most, until it has ended."""
 
@@ -68,6 +69,14 @@ class StuckError(Exception):
     """Nothing is ready and no timer runs: everything waits for something that cannot come."""
 
 
+class RunawayError(Exception):
+    """More happened than a world can need."""
+
+
+class HaltedError(Exception):
+    """Enough has been seen."""
+
+
 class SimulatedLoop(asyncio.BaseEventLoop):
     """See the module's docstring.
 
@@ -88,6 +97,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.notes: list[str] = []
         self.lives: list[Life] = []
         self.steps = 0
+        self._halted = self._ending = False
         self.set_task_factory(self._make_task)
 
     def time(self) -> float:
@@ -100,6 +110,10 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.notes.append(line)
         self._digest.update(line.encode())
 
+    def halt(self) -> None:
+        """Ends the run before its next step."""
+        self._halted = True
+
     def digest(self) -> str:
         """Names the whole schedule and trace so far: two runs of one seed have equal ones."""
         return self._digest.copy().hexdigest()
@@ -110,6 +124,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def end(self) -> None:
         """Ends every task in good order, those of killed processes included, so that nothing is left behind."""
+        self._ending, self.steps = True, 0
         for life in self.lives:
             life.alive = True
         for _ in range(ROUNDS_MAX):
@@ -131,6 +146,10 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         return task
 
     def _run_once(self) -> None:
+        if self._halted and not self._ending:
+            raise HaltedError
+        if self.steps > STEPS_MAX:
+            raise RunawayError
         self._take_due()
         while not self._ready:
             self._jump()
