@@ -11,6 +11,7 @@ from services.router.domain.endings import Ending
 from services.router.domain.outcome import Outcome, SessionState
 from services.router.domain.quota import Resolution
 from services.router.ports import QuotaPort
+from services.shared import failpoints
 from services.shared.clock import Clock
 from services.shared.errors import FlowStackError, Reason
 from services.shared.log import get_logger
@@ -94,7 +95,11 @@ class Resolver:
 
     async def _send(self, claim: Claim, ending: Ending, outcome: Outcome) -> Resolution:
         if ending.release_reason is None:
-            return await self._quota.commit(claim.account_id, claim.session_id, outcome)
+            failpoints.hit("router.before_commit")
+            resolution = await self._quota.commit(claim.account_id, claim.session_id, outcome)
+            failpoints.hit("router.after_commit")
+            return resolution
+        failpoints.hit("router.before_release")
         return await self._quota.release(claim.account_id, claim.session_id, ending.release_reason, outcome)
 
     def _disagreed(self, claim: Claim, ending: Ending, error: FlowStackError) -> Resolution | None:

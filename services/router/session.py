@@ -38,6 +38,7 @@ from services.router.limits import SessionLimits
 from services.router.ports import QuotaPort, ToolResultSource
 from services.router.providers.port import Provider, ProviderError
 from services.router.resolver import Claim, Resolver
+from services.shared import failpoints
 from services.shared.clock import Clock
 from services.shared.errors import FieldViolation, FlowStackError, Reason
 from services.shared.log import frames_of, get_logger
@@ -208,6 +209,7 @@ class Session:
         if grant.replayed:
             # Somebody has sent this reservation before; what it entitled to has been started, or given up.
             raise _BrokenError(Cause.RESERVATION_UNKNOWN)
+        failpoints.hit("router.after_reserve")
         return grant
 
     async def _answer(self, prompt: Prompt, candidates: Sequence[Candidate]) -> Answer:

@@ -11,6 +11,7 @@ from services.billing.domain.ledger import EventBatch, PartitionCursor, Position
 from services.billing.service.context import Context
 from services.billing.service.dispatcher import EntitlementDispatcher
 from services.billing.store import LedgerInsert, Transaction
+from services.shared import failpoints
 from services.shared.errors import FlowStackError, Reason
 from services.shared.log import get_logger
 
@@ -82,9 +83,12 @@ class SessionEventReader:
             # The cursors come first: their rows are what a reader that took over meanwhile is told by.
             if not await transaction.ledger.advance(fence, cursors, watermarks):
                 return None
-            return await transaction.ledger.insert(batch.entries, now_us)
+            inserted = await transaction.ledger.insert(batch.entries, now_us)
+            failpoints.hit("billing.before_ledger_commit")
+            return inserted
 
         inserted = await self._context.store.transact(store)
+        failpoints.hit("billing.after_ledger_commit")
         if inserted is None:
             return False
         self._watermarks.clear()
@@ -92,7 +96,9 @@ class SessionEventReader:
         for account_id in sorted(inserted.unknown_accounts):
             self._log.error("event_of_unknown_account", account_id=account_id)
         if cursors:
+            failpoints.hit("billing.before_acknowledge")
             await self._context.quota.acknowledge(cursors)
+            failpoints.hit("billing.after_acknowledge")
         return True
 
     async def _start_over(self, fence: int, cursors: Sequence[PartitionCursor]) -> None:

@@ -16,6 +16,7 @@ from services.quota.domain.decide import apply, decide, expire
 from services.quota.domain.entitlements import quota_of
 from services.quota.domain.model import Account, EventType, Session, SessionState
 from services.quota.store import Committed
+from services.shared import failpoints
 
 PROBE_BYTES: Final = 64 * 1024
 """What a probe for room stores and takes back: more than any command needs."""
@@ -72,6 +73,7 @@ class Engine:
         if self.may_expire(now_us):
             transaction.expire_due()
         results = [step(transaction) for step in work]
+        failpoints.hit("quota.before_write")
         committed = transaction.write()
         return Group(results, committed, now_us, transaction.has_stored)
 
@@ -81,7 +83,9 @@ class Engine:
         Raises:
             sqlite3.Error: it is not known to be stored, and `recover` has to be called.
         """
+        failpoints.hit("quota.before_commit")
         self._connection.execute("COMMIT")
+        failpoints.hit("quota.after_commit")
 
     def committed(self, group: Group) -> None:
         """Notes that a group is durable. After a failure, only one that stored something shows that quota serves."""

@@ -21,6 +21,7 @@ from services.quota.adapters.sqlite.engine import Engine, Group, Transaction
 from services.quota.adapters.sqlite.events import unavailable
 from services.quota.domain.commands import Command, Result
 from services.quota.store import Committed
+from services.shared import failpoints
 from services.shared.clock import Clock
 from services.shared.errors import FlowStackError
 from services.shared.log import get_logger
@@ -187,6 +188,7 @@ class Writer:
             self._fail(jobs, failure)
             return
         self._engine.committed(group)
+        failpoints.hit("quota.before_answer")
         self._answer(jobs, [result for results in group.results for result in results])
         self._loop.call_soon(self._next)
         if group.committed.partitions or group.committed.accounts:
