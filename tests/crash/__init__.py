@@ -1,0 +1,1 @@
+"""The real services killed with SIGKILL at named places, under load, again and again."""

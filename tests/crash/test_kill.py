@@ -1,0 +1,96 @@
+"""kill -9 at every named place of quota, router and billing, under load: nothing told is lost, nothing is double."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.crash.books import examine
+from tests.crash.load import Load
+from tests.crash.processes import NAMES, Processes, processes
+from tests.support.figures import record, size_of_long_run
+
+# The router's come first: what it leaves behind ends with its leases, while the others die.
+PLACES = (
+    ("router.after_reserve", 30),
+    ("router.before_commit", 30),
+    ("router.after_commit", 30),
+    ("quota.before_write", 60),
+    ("quota.before_commit", 60),
+    ("quota.after_commit", 60),
+    ("quota.before_answer", 60),
+    ("billing.before_ledger_commit", 20),
+    ("billing.after_ledger_commit", 20),
+    ("billing.before_acknowledge", 20),
+    ("billing.after_acknowledge", 20),
+)
+"""Each place, and at which of its first visits the process dies, at most."""
+
+CUSTOMERS, CLIENTS = 8, 4
+SETTINGS = {
+    "FLOWSTACK_SESSION_TIME_LIMIT_SECONDS": "1",
+    "FLOWSTACK_LEASE_SECONDS": "31",
+    "FLOWSTACK_EXPIRY_HOLD_SECONDS": "1",
+    "FLOWSTACK_LOG_LEVEL": "error",
+}
+LONG_KILLS = 1_000
+
+
+async def kill(folder: Path, kills: int, seed: int) -> None:
+    """Kills so often, drains, and examines what is left."""
+    draw = random.Random(seed)
+    async with processes(folder, **SETTINGS) as running:
+        for name in NAMES:
+            await running.start(name)
+        load = Load(running.settings, seed)
+        try:
+            await load.start(CUSTOMERS, CLIENTS)
+            plan = [PLACES[number % len(PLACES)] for number in range(kills)]
+            await follow(plan, running, load, draw)
+            await load.stop()
+            await load.drained()
+        finally:
+            await load.close()
+        await running.stop()
+        findings = examine(folder / "quota.db", folder / "billing.db", load.told)
+        record(
+            "kills",
+            kills=running.kills,
+            lost=len(findings.lost),
+            double=len(findings.double),
+            sessions=findings.sessions,
+            told=len(load.told.states),
+            expired=findings.states[4],
+        )
+        assert findings.lost == []
+        assert findings.double == []
+        assert running.kills >= kills
+        assert load.told.answers["COMMITTED"] > kills
+
+
+async def follow(plan: list[tuple[str, int]], running: Processes, load: Load, draw: random.Random) -> None:
+    """Each victim comes back with the next place at which it is to die; at last with none."""
+    for number, (place, visits) in enumerate(plan):
+        name = place.partition(".")[0]
+        is_first = number == 0 or plan[number - 1][0].partition(".")[0] != name
+        if is_first:
+            await running.restart(name, f"{place}:{draw.randrange(1, visits)}")
+        await running.died(name)
+        load.check()
+        following = plan[number + 1] if number + 1 < len(plan) else None
+        goes_on = following is not None and following[0].startswith(f"{name}.")
+        failpoint = f"{following[0]}:{draw.randrange(1, following[1])}" if following is not None and goes_on else ""
+        await running.start(name, failpoint)
+
+
+@pytest.mark.timeout(300)
+async def test_a_kill_at_every_place_loses_nothing(tmp_path: Path) -> None:
+    await kill(tmp_path, len(PLACES), seed=1)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(0)
+async def test_a_thousand_kills_lose_nothing(tmp_path: Path) -> None:
+    await kill(tmp_path, size_of_long_run("FLOWSTACK_LONG_KILLS", LONG_KILLS), seed=2)
