@@ -18,6 +18,7 @@ from typing import Any
 
 import structlog
 
+from tests.simulation.oracle import Oracle
 from tests.simulation.world import World
 from tests.support.simulation_loop import HaltedError, SimulatedLoop
 
@@ -50,7 +51,7 @@ def simulate(seed: int) -> Report:
     loop.set_exception_handler(
         lambda _, context: world.oracle.fail(f"{context['message']}: {context.get('exception')}")
     )
-    with _collector_off(), _defects_are_violations(world):
+    with collector_off(), defects_are_violations(world.oracle):
         try:
             loop.run_until_complete(world.run())
         except HaltedError:
@@ -66,25 +67,25 @@ def simulate(seed: int) -> Report:
 
 
 @contextmanager
-def _collector_off() -> Iterator[None]:
-    """Collects garbage between seeds only: what it finalises would be scheduled at a moment that no seed decides."""
-    gc.collect()
+def collector_off() -> Iterator[None]:
+    """Collects garbage between worlds only: what it finalises would be scheduled at a moment that no seed decides."""
     gc.disable()
     try:
         yield
     finally:
+        gc.collect(0)  # all that was made meanwhile is in the youngest generation
         gc.enable()
 
 
 @contextmanager
-def _defects_are_violations(world: World) -> Iterator[None]:
+def defects_are_violations(oracle: Oracle) -> Iterator[None]:
     """Makes a logged defect a violation, tells the oracle of failures that it cannot see, and drops the log."""
 
     def take(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         if event.get("event") == "defect":
-            world.oracle.fail(f"a defect: {event.get('error_type')} {event.get('traceback')}")
+            oracle.fail(f"a defect: {event.get('error_type')} {event.get('traceback')}")
         elif event.get("event") == "store_failed":
-            world.oracle.failed()
+            oracle.failed()
         raise structlog.DropEvent
 
     before = structlog.get_config()

@@ -92,6 +92,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._now_s = 0.0
         self._digest = hashlib.sha256()
         self._tasks: list[asyncio.Task[Any]] = []
+        self._owners: dict[asyncio.Task[Any], Life | None] = {}
+        self._before: tuple[int, Callable[[], object]] | None = None
         self._dropped: list[asyncio.Handle] = []
         """What killed processes would have run next; only `end` does, so that their tasks can be cancelled."""
         self.notes: list[str] = []
@@ -109,6 +111,14 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         line = f"{self._now_s:12.6f} {text}"
         self.notes.append(line)
         self._digest.update(line.encode())
+
+    def before_step(self, number: int, function: Callable[[], object]) -> None:
+        """Calls a function right before the callback that will be the loop's `number`-th."""
+        self._before = (number, function)
+
+    def unfinished(self, life: Life) -> list[asyncio.Task[Any]]:
+        """The tasks of a process that have not ended."""
+        return [task for task in self._tasks if not task.done() and self._owners[task] is life]
 
     def halt(self) -> None:
         """Ends the run before its next step."""
@@ -143,6 +153,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     ) -> asyncio.Task[Any]:
         task = asyncio.Task(work, loop=loop, **options)
         self._tasks.append(task)
+        self._owners[task] = options.get("context", contextvars.copy_context()).get(_LIFE)
         return task
 
     def _run_once(self) -> None:
@@ -167,6 +178,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             self._dropped.append(handle)
             return
         self.steps += 1
+        if self._before is not None and self._before[0] == self.steps:
+            self._before[1]()
         self._digest.update(b"%d/%d" % (place, len(self._ready)))
         handle._run()
 
