@@ -237,10 +237,19 @@ class Plans:
         channel = FakeChannel(around.network, Life(around.loop, "plans"), "plans")
         self._client = QuotaClient(ServiceChannel(channel, METADATA))  # type: ignore[arg-type]
 
-    async def put(self, account_id: str, *, limit: int | None = None, plain: bool = False) -> None:
-        """Puts the next revision, and again until quota says that it has it."""
+    async def put(
+        self, account_id: str, *, limit: int | None = None, concurrent: int | None = None, plain: bool = False
+    ) -> None:
+        """Puts the next revision, and again until quota says that it has it.
+
+        Args:
+            account_id: whose.
+            limit: sessions a period; drawn where None.
+            concurrent: sessions at once; drawn where None.
+            plain: with no later term and no block.
+        """
         known = self._around.oracle.entitlements.setdefault(account_id, {})
-        entitlement = self._next(account_id, len(known) + 1, limit, plain)
+        entitlement = self._next(account_id, len(known) + 1, limit, concurrent, plain)
         known[entitlement.revision] = entitlement
         while True:
             try:
@@ -251,10 +260,12 @@ class Plans:
             else:
                 return
 
-    def _next(self, account_id: str, revision: int, limit: int | None, plain: bool) -> Entitlement:
+    def _next(
+        self, account_id: str, revision: int, limit: int | None, concurrent: int | None, plain: bool
+    ) -> Entitlement:
         draw, now_us = self._random, self._around.start_us + round(self._around.loop.time() * 1e6)
         first = limit or draw.randrange(1, 14)
-        terms = [self._term(self._anchor_us, first)]
+        terms = [self._term(self._anchor_us, first, concurrent)]
         block = None
         if not plain and draw.random() < 0.3:
             terms.append(self._term(now_us + draw.randrange(30_000_000), draw.randrange(0, 14)))
@@ -262,9 +273,9 @@ class Plans:
             block = Block(BlockReason.BUDGET_EXCEEDED, "", now_us + draw.randrange(20_000_000))
         return Entitlement(account_id, revision, "sub_1", self._anchor_us, tuple(terms), 0, block)
 
-    def _term(self, effective_us: int, limit: int) -> EntitlementTerm:
-        concurrent = self._random.choice((2, 5, 100))
-        return EntitlementTerm(effective_us, f"plan-{limit}", limit, PROVIDERS, concurrent, 0, 25, "")
+    def _term(self, effective_us: int, limit: int, concurrent: int | None = None) -> EntitlementTerm:
+        at_once = concurrent or self._random.choice((2, 5, 100))
+        return EntitlementTerm(effective_us, f"plan-{limit}", limit, PROVIDERS, at_once, 0, 25, "")
 
     async def run(self, accounts: Sequence[str], until_s: float) -> None:
         """Changes something now and then."""

@@ -24,9 +24,9 @@ from tests.support.simulation_net import FakeChannel, Network
 class LoneQuota:
     """Quota, a network, an oracle, and whoever calls."""
 
-    def __init__(self, seed: int, loop: SimulatedLoop, folder: Path) -> None:
+    def __init__(self, seed: int, loop: SimulatedLoop, folder: Path, oracle: Oracle) -> None:
         self.loop = loop
-        self.oracle = Oracle(loop, HOLD_US)
+        self.oracle = oracle
         self.around = Surroundings(seed, loop, Network(loop, seed), self.oracle, folder, us(2026, 4, 12, 7))
         self.quota = QuotaHost(self.around)
         self.plans = Plans(self.around, us(2026, 4, 1))
@@ -53,11 +53,11 @@ class LoneQuota:
 
 
 @contextmanager
-def lone_quota(seed: int, disorder: float) -> Iterator[LoneQuota]:
+def lone_quota(seed: int, disorder: float, oracle: type[Oracle] = Oracle) -> Iterator[LoneQuota]:
     """A world with quota in it."""
     folder = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else None, prefix="simulation-"))
     loop = SimulatedLoop(seed, disorder)
-    world = LoneQuota(seed, loop, folder)
+    world = LoneQuota(seed, loop, folder, oracle(loop, HOLD_US))
     with collector_off(), defects_are_violations(world.oracle):
         try:
             yield world

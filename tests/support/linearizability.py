@@ -9,7 +9,7 @@ linearizability", 2017). A call without an answer may have happened at any momen
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -71,42 +71,66 @@ class Model(NamedTuple):
         return self._replace(states=states | {(session_id, new)})
 
 
-def is_linearizable(operations: list[Operation], limit: int) -> bool:
+def is_linearizable(operations: Sequence[Operation], limit: int) -> bool:
     """Whether the history of one account with `limit` free units at its start has a sequence."""
-    calls = sorted(operations, key=lambda operation: operation.invoked)
-    tried: set[tuple[int, Model]] = set()
-    everything = sum(1 << place for place, call in enumerate(calls) if call.result != UNKNOWN)
-    path: list[Iterator[tuple[int, Model]]] = [_next_steps(calls, 0, Model(limit))]
+    search = _Search(operations)
+    tried: set[_Place] = set()
+    path = [iter([_Place(0, Model(limit))])]
     while path:
-        step = next(path[-1], None)
-        if step is None:
+        place = next(path[-1], None)
+        if place is None:
             path.pop()
-            continue
-        done, model = step
-        if done & everything == everything:
+        elif search.is_over(place):
             return True
-        if (done, model) not in tried:
-            tried.add((done, model))
-            path.append(_next_steps(calls, done, model))
-    return not everything
+        elif place not in tried:
+            tried.add(place)
+            path.append(search.next_places(place))
+    return False
 
 
-def _next_steps(calls: list[Operation], done: int, model: Model) -> Iterator[tuple[int, Model]]:
-    """The calls that may have come next, and the state after each."""
-    left = [(place, call) for place, call in enumerate(calls) if not done >> place & 1]
-    first_answer = min(
-        (call.answered for _, call in left if _is_known(call) and call.answered is not None), default=None
-    )
-    for place, call in left:
-        if first_answer is not None and call.invoked > first_answer:
-            break  # some other call was over before this one began
-        after, result = model.step(call)
-        if not _is_known(call) or result == call.result:
-            yield done | 1 << place, after
+class _Place(NamedTuple):
+    """How far a sequence has come: which answered calls are in it, as a bit each, and what it leads to.
+
+    Which of the unanswered calls are in it need not be known: a session's state only moves on, so that a call which
+    changed something once can change nothing again.
+    """
+
+    done: int
+    model: Model
 
 
-def _is_known(call: Operation) -> bool:
-    return call.result != UNKNOWN
+class _Search:
+    """The steps of the search in one history."""
+
+    def __init__(self, operations: Sequence[Operation]) -> None:
+        ordered = sorted(operations, key=lambda call: call.invoked)
+        self._answered = [call for call in ordered if call.result != UNKNOWN]
+        self._unanswered = [call for call in ordered if call.result == UNKNOWN]
+
+    def is_over(self, place: _Place) -> bool:
+        """Whether every answer is explained."""
+        return place.done == (1 << len(self._answered)) - 1
+
+    def next_places(self, place: _Place) -> Iterator[_Place]:
+        """Where the sequence may go from here, by one call."""
+        left = [(number, call) for number, call in enumerate(self._answered) if not place.done >> number & 1]
+        # What was invoked after this moment came after a call that is not in the sequence yet.
+        until = min(call.answered for _, call in left if call.answered is not None)
+        found: list[_Place] = []
+        for number, call in left:
+            after, result = place.model.step(call)
+            if call.invoked > until or result != call.result:
+                continue
+            following = _Place(place.done | 1 << number, after)
+            if after == place.model:
+                # It changes nothing, so it stands in nobody's way here and now.
+                return iter((following,))
+            found.append(following)
+        for call in self._unanswered:
+            after, _ = place.model.step(call)
+            if call.invoked <= until and after != place.model:
+                found.append(_Place(place.done, after))
+        return iter(found)
 
 
 @dataclass

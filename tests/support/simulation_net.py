@@ -200,11 +200,13 @@ class Wire:
             self.close()
 
     def end_for_client(self, status: Status) -> None:
-        """The client learns that the call broke, once what kills the direction to it has passed."""
-        self.to_client.closed = True
+        """The client learns that the call broke: after what was on its way to it, or in its place."""
         self.link.calls.pop(self.number, None)
-        last = Pipe(self.network, self.link, "to client", self._at_client)
-        last.send(status)
+        if self.network.random.random() < 0.5:
+            self.to_client.send(status)
+            return
+        self.to_client.closed = True
+        Pipe(self.network, self.link, "to client", self._at_client).send(status)
 
     def cut(self) -> None:
         """Breaks the call at both ends, each at its own time; what was on its way may still arrive, or arrive twice."""
