@@ -14,9 +14,9 @@ from flowstack_protos.type.v1 import type_pb2
 from bench.population import account_id
 from bench.processes import Server
 from services.router.adapters.quota_client import QuotaClient
-from services.router.domain.outcome import CredentialMode, FinishReason, Outcome, Usage
+from services.router.domain.outcome import FinishReason, Outcome, Usage
 from services.router.domain.quota import Reservation
-from services.router.domain.request import Candidate
+from services.router.domain.request import Candidate, CredentialMode
 
 TIMEOUT_SECONDS = 30
 

@@ -35,7 +35,9 @@ class AccountServiceStub:
 
     Every method can answer UNAUTHENTICATED / API_KEY_MISSING, API_KEY_INVALID, API_KEY_REVOKED or
     API_KEY_EXPIRED, INVALID_ARGUMENT / INVALID_REQUEST with a BadRequest that names the fields, and NOT_FOUND /
-    ACCOUNT_NOT_FOUND. Every change is audit-logged.
+    ACCOUNT_NOT_FOUND. Every change is audit-logged. What the transport and our own failures answer is the same for all of
+    FlowStack's services and stands at RouterService: CALL_TIME_LIMIT, METHOD_NOT_AVAILABLE, INTERNAL. UNAVAILABLE /
+    BILLING_UNAVAILABLE: the database cannot be reached; nothing was changed.
     """
 
     def __init__(self, channel):
@@ -106,7 +108,9 @@ class AccountServiceServicer:
 
     Every method can answer UNAUTHENTICATED / API_KEY_MISSING, API_KEY_INVALID, API_KEY_REVOKED or
     API_KEY_EXPIRED, INVALID_ARGUMENT / INVALID_REQUEST with a BadRequest that names the fields, and NOT_FOUND /
-    ACCOUNT_NOT_FOUND. Every change is audit-logged.
+    ACCOUNT_NOT_FOUND. Every change is audit-logged. What the transport and our own failures answer is the same for all of
+    FlowStack's services and stands at RouterService: CALL_TIME_LIMIT, METHOD_NOT_AVAILABLE, INTERNAL. UNAVAILABLE /
+    BILLING_UNAVAILABLE: the database cannot be reached; nothing was changed.
     """
 
     def CreateAccount(self, request, context):
@@ -285,7 +289,9 @@ class AccountService:
 
     Every method can answer UNAUTHENTICATED / API_KEY_MISSING, API_KEY_INVALID, API_KEY_REVOKED or
     API_KEY_EXPIRED, INVALID_ARGUMENT / INVALID_REQUEST with a BadRequest that names the fields, and NOT_FOUND /
-    ACCOUNT_NOT_FOUND. Every change is audit-logged.
+    ACCOUNT_NOT_FOUND. Every change is audit-logged. What the transport and our own failures answer is the same for all of
+    FlowStack's services and stands at RouterService: CALL_TIME_LIMIT, METHOD_NOT_AVAILABLE, INTERNAL. UNAVAILABLE /
+    BILLING_UNAVAILABLE: the database cannot be reached; nothing was changed.
     """
 
     @staticmethod

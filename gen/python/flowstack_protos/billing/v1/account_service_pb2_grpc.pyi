@@ -36,7 +36,9 @@ class AccountServiceStub:
 
     Every method can answer UNAUTHENTICATED / API_KEY_MISSING, API_KEY_INVALID, API_KEY_REVOKED or
     API_KEY_EXPIRED, INVALID_ARGUMENT / INVALID_REQUEST with a BadRequest that names the fields, and NOT_FOUND /
-    ACCOUNT_NOT_FOUND. Every change is audit-logged.
+    ACCOUNT_NOT_FOUND. Every change is audit-logged. What the transport and our own failures answer is the same for all of
+    FlowStack's services and stands at RouterService: CALL_TIME_LIMIT, METHOD_NOT_AVAILABLE, INTERNAL. UNAVAILABLE /
+    BILLING_UNAVAILABLE: the database cannot be reached; nothing was changed.
     """
 
     @_typing.overload
@@ -118,7 +120,9 @@ class AccountServiceAsyncStub(AccountServiceStub):
 
     Every method can answer UNAUTHENTICATED / API_KEY_MISSING, API_KEY_INVALID, API_KEY_REVOKED or
     API_KEY_EXPIRED, INVALID_ARGUMENT / INVALID_REQUEST with a BadRequest that names the fields, and NOT_FOUND /
-    ACCOUNT_NOT_FOUND. Every change is audit-logged.
+    ACCOUNT_NOT_FOUND. Every change is audit-logged. What the transport and our own failures answer is the same for all of
+    FlowStack's services and stands at RouterService: CALL_TIME_LIMIT, METHOD_NOT_AVAILABLE, INTERNAL. UNAVAILABLE /
+    BILLING_UNAVAILABLE: the database cannot be reached; nothing was changed.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -196,7 +200,9 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Every method can answer UNAUTHENTICATED / API_KEY_MISSING, API_KEY_INVALID, API_KEY_REVOKED or
     API_KEY_EXPIRED, INVALID_ARGUMENT / INVALID_REQUEST with a BadRequest that names the fields, and NOT_FOUND /
-    ACCOUNT_NOT_FOUND. Every change is audit-logged.
+    ACCOUNT_NOT_FOUND. Every change is audit-logged. What the transport and our own failures answer is the same for all of
+    FlowStack's services and stands at RouterService: CALL_TIME_LIMIT, METHOD_NOT_AVAILABLE, INTERNAL. UNAVAILABLE /
+    BILLING_UNAVAILABLE: the database cannot be reached; nothing was changed.
     """
 
     @_abc_1.abstractmethod

@@ -33,6 +33,11 @@ class QuotaServiceStub:
     - INVALID_REQUEST (INVALID_ARGUMENT, with BadRequest) names each field that breaks its rule.
     - QUOTA_UNAVAILABLE (UNAVAILABLE) means that nothing was decided, or that the decision is not known to be
     stored: the caller must not start a session, and may repeat the command with the same session_id.
+    - Failures of the transport and of ours: DEADLINE_EXCEEDED CALL_TIME_LIMIT (a unary call without a deadline of its
+    own took over 30 s); UNIMPLEMENTED METHOD_NOT_AVAILABLE (declared, not served by this version); INTERNAL
+    INTERNAL (a defect, logged here). A message over 16 MiB and metadata over 16 KiB are refused by gRPC itself, with
+    RESOURCE_EXHAUSTED and no ErrorInfo.
+    - SHUTTING_DOWN (UNAVAILABLE) ends the streams of a server that drains: connect again and go on.
     - Quota's own clock decides, and never goes back.
     """
 
@@ -107,6 +112,11 @@ class QuotaServiceServicer:
     - INVALID_REQUEST (INVALID_ARGUMENT, with BadRequest) names each field that breaks its rule.
     - QUOTA_UNAVAILABLE (UNAVAILABLE) means that nothing was decided, or that the decision is not known to be
     stored: the caller must not start a session, and may repeat the command with the same session_id.
+    - Failures of the transport and of ours: DEADLINE_EXCEEDED CALL_TIME_LIMIT (a unary call without a deadline of its
+    own took over 30 s); UNIMPLEMENTED METHOD_NOT_AVAILABLE (declared, not served by this version); INTERNAL
+    INTERNAL (a defect, logged here). A message over 16 MiB and metadata over 16 KiB are refused by gRPC itself, with
+    RESOURCE_EXHAUSTED and no ErrorInfo.
+    - SHUTTING_DOWN (UNAVAILABLE) ends the streams of a server that drains: connect again and go on.
     - Quota's own clock decides, and never goes back.
     """
 
@@ -308,6 +318,11 @@ class QuotaService:
     - INVALID_REQUEST (INVALID_ARGUMENT, with BadRequest) names each field that breaks its rule.
     - QUOTA_UNAVAILABLE (UNAVAILABLE) means that nothing was decided, or that the decision is not known to be
     stored: the caller must not start a session, and may repeat the command with the same session_id.
+    - Failures of the transport and of ours: DEADLINE_EXCEEDED CALL_TIME_LIMIT (a unary call without a deadline of its
+    own took over 30 s); UNIMPLEMENTED METHOD_NOT_AVAILABLE (declared, not served by this version); INTERNAL
+    INTERNAL (a defect, logged here). A message over 16 MiB and metadata over 16 KiB are refused by gRPC itself, with
+    RESOURCE_EXHAUSTED and no ErrorInfo.
+    - SHUTTING_DOWN (UNAVAILABLE) ends the streams of a server that drains: connect again and go on.
     - Quota's own clock decides, and never goes back.
     """
 

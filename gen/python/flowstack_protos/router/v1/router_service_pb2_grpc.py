@@ -30,7 +30,12 @@ class RouterServiceStub:
 
     What every method has in common:
     - The account is the API key's. UNAUTHENTICATED API_KEY_MISSING, API_KEY_INVALID, API_KEY_REVOKED or
-    API_KEY_EXPIRED answer a bad key.
+    API_KEY_EXPIRED answer a bad key. UNAVAILABLE BILLING_UNAVAILABLE: the key cannot be checked now, and was not seen
+    within the last 5 minutes either.
+    - Failures of the transport and of ours: DEADLINE_EXCEEDED CALL_TIME_LIMIT (a unary call without a deadline of its
+    own took over 30 s); UNIMPLEMENTED METHOD_NOT_AVAILABLE (declared, not served by this version); INTERNAL
+    INTERNAL (a defect, logged here). A message over 16 MiB and metadata over 16 KiB are refused by gRPC itself, with
+    RESOURCE_EXHAUSTED and no ErrorInfo.
     - Errors are `google.rpc.Status` with an ErrorInfo of domain `flowstack`. One that comes after the reservation
     carries session_id, session_state and counted in its metadata.
     - An unreachable quota service means UNAVAILABLE QUOTA_UNAVAILABLE: no session starts without a reservation.
@@ -64,7 +69,12 @@ class RouterServiceServicer:
 
     What every method has in common:
     - The account is the API key's. UNAUTHENTICATED API_KEY_MISSING, API_KEY_INVALID, API_KEY_REVOKED or
-    API_KEY_EXPIRED answer a bad key.
+    API_KEY_EXPIRED answer a bad key. UNAVAILABLE BILLING_UNAVAILABLE: the key cannot be checked now, and was not seen
+    within the last 5 minutes either.
+    - Failures of the transport and of ours: DEADLINE_EXCEEDED CALL_TIME_LIMIT (a unary call without a deadline of its
+    own took over 30 s); UNIMPLEMENTED METHOD_NOT_AVAILABLE (declared, not served by this version); INTERNAL
+    INTERNAL (a defect, logged here). A message over 16 MiB and metadata over 16 KiB are refused by gRPC itself, with
+    RESOURCE_EXHAUSTED and no ErrorInfo.
     - Errors are `google.rpc.Status` with an ErrorInfo of domain `flowstack`. One that comes after the reservation
     carries session_id, session_state and counted in its metadata.
     - An unreachable quota service means UNAVAILABLE QUOTA_UNAVAILABLE: no session starts without a reservation.
@@ -144,7 +154,12 @@ class RouterService:
 
     What every method has in common:
     - The account is the API key's. UNAUTHENTICATED API_KEY_MISSING, API_KEY_INVALID, API_KEY_REVOKED or
-    API_KEY_EXPIRED answer a bad key.
+    API_KEY_EXPIRED answer a bad key. UNAVAILABLE BILLING_UNAVAILABLE: the key cannot be checked now, and was not seen
+    within the last 5 minutes either.
+    - Failures of the transport and of ours: DEADLINE_EXCEEDED CALL_TIME_LIMIT (a unary call without a deadline of its
+    own took over 30 s); UNIMPLEMENTED METHOD_NOT_AVAILABLE (declared, not served by this version); INTERNAL
+    INTERNAL (a defect, logged here). A message over 16 MiB and metadata over 16 KiB are refused by gRPC itself, with
+    RESOURCE_EXHAUSTED and no ErrorInfo.
     - Errors are `google.rpc.Status` with an ErrorInfo of domain `flowstack`. One that comes after the reservation
     carries session_id, session_state and counted in its metadata.
     - An unreachable quota service means UNAVAILABLE QUOTA_UNAVAILABLE: no session starts without a reservation.
