@@ -140,18 +140,24 @@ class Load:
                     raise
 
     async def drained(self) -> None:
-        """Waits until no session holds a unit, and then until billing has read past that moment."""
+        """Waits until no session holds a unit, and until billing has every session that counts."""
         for account in self.accounts:
             await self._until_none_runs(account)
         resolved_us = SystemClock().now_us()
-        stub: Any = usage_service_pb2_grpc.UsageServiceStub(self._billing)
         for account in self.accounts:
-            as_of_us = 0
-            while as_of_us < resolved_us:
-                response = await self._until_answered(
-                    lambda: stub.GetUsage, usage_service_pb2.GetUsageRequest(), bearer(account.secret)
-                )
-                as_of_us = response.usage.costs_as_of_time.ToMicroseconds()
+            await self._until_booked(account, resolved_us)
+
+    async def _until_booked(self, account: Account, resolved_us: int) -> None:
+        stub: Any = usage_service_pb2_grpc.UsageServiceStub(self._billing)
+        request = usage_service_pb2.GetUsageRequest()
+        while True:
+            response = await self._until_answered(lambda: stub.GetUsage, request, bearer(account.secret))
+            usage = response.usage
+            # The second is what ends the wait of a run over midnight.
+            if usage.sessions_used_today == usage.sessions_used:
+                return
+            if usage.costs_as_of_time.ToMicroseconds() >= resolved_us:
+                return
 
     async def _until_none_runs(self, account: Account) -> None:
         request = quota_pb.WatchQuotaRequest(account_id=account.account_id)

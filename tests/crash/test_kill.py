@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from pathlib import Path
 
@@ -42,8 +43,7 @@ async def kill(folder: Path, kills: int, seed: int) -> None:
     """Kills so often, drains, and examines what is left."""
     draw = random.Random(seed)
     async with processes(folder, **SETTINGS) as running:
-        for name in NAMES:
-            await running.start(name)
+        await asyncio.gather(*(running.start(name) for name in NAMES))
         load = Load(running.settings, seed)
         try:
             await load.start(CUSTOMERS, CLIENTS)
