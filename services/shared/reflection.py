@@ -6,7 +6,8 @@ names; v1's descriptor is v1alpha's under its own package name.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
 import grpc
@@ -40,9 +41,9 @@ def _register_v1_descriptor() -> None:
 _register_v1_descriptor()
 
 
-def add_reflection(server: Any, names: Sequence[str]) -> None:
-    """Serves reflection of the services `names`, and of reflection itself, under both versions."""
-    servicer: Any = ReflectionServicer([*names, *NAMES])
+def add_reflection(server: Any, names: Sequence[str], closing: asyncio.Event) -> None:
+    """Serves reflection of the services `names`, and of reflection itself, under both versions, until `closing`."""
+    servicer = _ClosingReflection([*names, *NAMES], closing)
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
     handler = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
@@ -50,3 +51,46 @@ def add_reflection(server: Any, names: Sequence[str]) -> None:
         response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(V1, {"ServerReflectionInfo": handler}),))
+
+
+class _ClosingReflection:
+    """Ends its streams when the server is to stop: a client that keeps one open must not hold the server."""
+
+    def __init__(self, names: Sequence[str], closing: asyncio.Event) -> None:
+        self._inner: Any = ReflectionServicer(names)
+        self._closing = closing
+
+    async def ServerReflectionInfo(
+        self,
+        request_iterator: AsyncIterator[reflection_pb2.ServerReflectionRequest],
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> AsyncIterator[reflection_pb2.ServerReflectionResponse]:
+        """See the protocol."""
+        requests = _until(self._closing, request_iterator)
+        async for response in self._inner.ServerReflectionInfo(requests, context):
+            yield response
+
+
+async def _until(
+    closing: asyncio.Event, requests: AsyncIterator[reflection_pb2.ServerReflectionRequest]
+) -> AsyncIterator[reflection_pb2.ServerReflectionRequest]:
+    """The requests that come before `closing`."""
+    closed = asyncio.create_task(closing.wait())
+    following = asyncio.create_task(_next(requests))
+    try:
+        while True:
+            await asyncio.wait((following, closed), return_when=asyncio.FIRST_COMPLETED)
+            request = following.result() if following.done() else None
+            if request is None:
+                return
+            yield request
+            following = asyncio.create_task(_next(requests))
+    finally:
+        closed.cancel()
+        following.cancel()
+
+
+async def _next(
+    requests: AsyncIterator[reflection_pb2.ServerReflectionRequest],
+) -> reflection_pb2.ServerReflectionRequest | None:
+    return await anext(requests, None)

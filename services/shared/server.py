@@ -13,10 +13,11 @@ from typing import Any, Final
 import grpc
 import uvloop
 from google.protobuf.descriptor import ServiceDescriptor
-from grpc_channelz.v1 import channelz
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_channelz.v1._async import ChannelzServicer
+from grpc_channelz.v1.channelz_pb2_grpc import add_ChannelzServicer_to_server
+from grpc_health.v1 import health_pb2_grpc
 
-from services.shared import log
+from services.shared import health, log
 from services.shared.auth import Authenticator, Policy
 from services.shared.interceptor import TRANSPORT_BYTES_MAX, Plain, RpcInterceptor, policies_without_rpc
 from services.shared.reflection import METHODS as REFLECTION_METHODS
@@ -36,6 +37,10 @@ SERVICES: Final = ("router", "quota", "billing", "vault")
 DRAIN_GRACE_SECONDS: Final = 10.0
 """How long calls may run on after SIGTERM, where FLOWSTACK_DRAIN_GRACE_SECONDS and the service say nothing else."""
 
+FLUSH_SECONDS: Final = 3.0
+"""How long calls may run on once a service's own work has ended: enough to send what is left of them. A call that
+never does anything must not hold a server for longer."""
+
 OPTIONS: Final = (
     # Without this a second server would bind a taken port and silently take half of its calls.
     ("grpc.so_reuseport", 0),
@@ -48,7 +53,8 @@ OPTIONS: Final = (
     ("grpc.keepalive_permit_without_calls", 1),
 )
 
-HEALTH_METHODS: Final = tuple(f"/grpc.health.v1.Health/{name}" for name in ("Check", "Watch", "List"))
+OPEN_POLICIES: Final = dict.fromkeys((*health.METHODS, *REFLECTION_METHODS), Policy.OPEN)
+"""Of what stands on every port."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +107,9 @@ class ServiceHost:
         self._settings = settings
         self._ports = ports
         self._servers: list[grpc.aio.Server] = []
-        self._health = health.aio.HealthServicer()
+        self._admin: grpc.aio.Server | None = None
+        self._health = health.Health()
+        self._closing = asyncio.Event()
         self._log = log.get_logger()
         self.bound_ports: list[int] = []
         """The port numbers that were bound, one for each of `ports`: of use where an address ends in `:0`."""
@@ -121,27 +129,33 @@ class ServiceHost:
         except BaseException:
             await self._stop(0)
             raise
-        for name in self._service_names():
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
-        await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
+        self._health.serve(self._service_names())
 
     async def announce_drain(self) -> None:
         """Answers health checks with NOT_SERVING from now on, so that balancers look elsewhere."""
-        await self._health.enter_graceful_shutdown()
+        self._health.announce_drain()
 
     async def drain(self, grace_s: float) -> None:
-        """Answers health checks with NOT_SERVING, takes no new calls, and lets running ones finish."""
+        """Answers health checks with NOT_SERVING, takes no new calls, and lets running ones finish.
+
+        Streams of health and reflection would never finish: they are ended.
+        """
         await self.announce_drain()
+        self._health.close()
+        self._closing.set()
         await self._stop(grace_s)
 
     async def _stop(self, grace_s: float) -> None:
         await asyncio.gather(*(server.stop(grace_s) for server in self._servers))
+        if self._admin is not None:
+            # Nothing that it answers is work to wait for, and it answers for as long as the others run.
+            await self._admin.stop(0)
 
     def _service_names(self) -> list[str]:
         return [r.descriptor.full_name for port in self._ports for r in port.registrations]
 
     async def _serve(self, port: Port) -> None:
-        policies: dict[str, Policy] = dict.fromkeys((*HEALTH_METHODS, *REFLECTION_METHODS), Policy.OPEN)
+        policies: dict[str, Policy] = dict(OPEN_POLICIES)
         for registration in port.registrations:
             policies |= registration.full_policies()
         server = grpc.aio.server(options=OPTIONS)
@@ -155,27 +169,30 @@ class ServiceHost:
         for registration in port.registrations:
             registration.add_to_server(registration.servicer, guarded)
             names.append(registration.descriptor.full_name)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, guarded)
-        reflect = self._settings.reflection
-        if is_loopback(port.address) if reflect is None else reflect:
-            add_reflection(guarded, [*names, health.SERVICE_NAME])
+        self._add_common(guarded, names, port.address)
         credentials = server_credentials(self._settings, port.address, port.setting, internal=port.internal)
         self.bound_ports.append(bind(server, port.address, port.setting, credentials))
         await server.start()
         self._servers.append(server)
         self._log.info("listening", address=port.address, port=self.bound_ports[-1])
 
+    def _add_common(self, guarded: Any, names: Sequence[str], address: str) -> None:
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, guarded)
+        reflect = self._settings.reflection
+        if is_loopback(address) if reflect is None else reflect:
+            add_reflection(guarded, [*names, health.NAME], self._closing)
+
     async def _serve_admin(self) -> None:
         """Channelz and health, in plaintext on loopback only."""
         base = self._settings.admin_port_base
-        number = base + SERVICES.index(self._name) if base else 0
+        address = f"127.0.0.1:{base + SERVICES.index(self._name) if base else 0}"
         server = grpc.aio.server(options=OPTIONS)
-        channelz.add_channelz_servicer(server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        add_reflection(server, ["grpc.channelz.v1.Channelz", health.SERVICE_NAME])
-        self.admin_port = bind(server, f"127.0.0.1:{number}", "FLOWSTACK_ADMIN_PORT_BASE", None)
+        add_ChannelzServicer_to_server(ChannelzServicer(), server)
+        guarded = RpcInterceptor(server, Authenticator(OPEN_POLICIES))
+        self._add_common(guarded, ["grpc.channelz.v1.Channelz"], address)
+        self.admin_port = bind(server, address, "FLOWSTACK_ADMIN_PORT_BASE", None)
         await server.start()
-        self._servers.append(server)
+        self._admin = server
 
 
 def bind(server: grpc.aio.Server, address: str, setting: str, credentials: grpc.ServerCredentials | None) -> int:
@@ -204,8 +221,9 @@ async def serve_until_signal(
 
     Args:
         host: what to serve.
-        grace_s: how long running calls may go on, in seconds.
-        before_drain: awaited after health says NOT_SERVING and before the servers stop; cancelled by a second signal.
+        grace_s: how long running calls may go on, in seconds; where there is a `before_drain`, that is what waits.
+        before_drain: lets the service's own work end, after health says NOT_SERVING and before the servers stop;
+            cancelled by a second signal.
     """
     stop = asyncio.Event()
     hurry = asyncio.Event()
@@ -222,29 +240,33 @@ async def serve_until_signal(
     await host.start()
     await stop.wait()
     log.get_logger().info("draining", delay_s=grace_s)
-    drain = asyncio.create_task(_drain(host, grace_s, before_drain))
-    hurried = asyncio.create_task(hurry.wait())
-    await asyncio.wait((drain, hurried), return_when=asyncio.FIRST_COMPLETED)
-    hurried.cancel()
-    if drain.done():
-        drain.result()
-    else:
-        # before_drain hears of it by its cancellation and ends its work itself, before the calls are cut.
-        drain.cancel()
-        await asyncio.wait((drain,))
+    await host.announce_drain()
+    if before_drain is not None:
+        await _unless(hurry, before_drain())
+        await host.drain(FLUSH_SECONDS)
+    elif not await _unless(hurry, host.drain(grace_s)):
         await host.drain(0)
+
+
+async def _unless(hurry: asyncio.Event, work: Awaitable[None]) -> bool:
+    """Does the work, or cancels it once there is hurry and waits for its end; whether it was done."""
+    doing = asyncio.ensure_future(work)
+    # It takes its first step in any case: what it does about its cancellation begins there.
+    await asyncio.sleep(0)
+    hurried = asyncio.create_task(hurry.wait())
+    await asyncio.wait((doing, hurried), return_when=asyncio.FIRST_COMPLETED)
+    hurried.cancel()
+    if doing.done():
+        doing.result()
+        return True
+    doing.cancel()
+    await asyncio.wait((doing,))
+    return False
 
 
 def _on_parent_end(loop: asyncio.AbstractEventLoop, pipe: int, on_signal: Callable[[], None]) -> None:
     loop.remove_reader(pipe)
     on_signal()
-
-
-async def _drain(host: ServiceHost, grace_s: float, before_drain: Callable[[], Awaitable[None]] | None) -> None:
-    await host.announce_drain()
-    if before_drain is not None:
-        await before_drain()
-    await host.drain(grace_s)
 
 
 def run(name: str, main: Callable[[], Awaitable[None]]) -> None:
