@@ -16,6 +16,8 @@ class SessionLimits:
     """A session's ceiling, from before its reservation is sent."""
     lease_s: float = 330.0
     """How long quota holds the unit: the ceiling and a margin, so that no session outlives its lease."""
+    first_message_s: float = 10.0
+    """How long a Chat may stay open without its first message, before there is a session."""
     resolution_answer_s: float = 2.0
     """How long the last event waits for quota's answer to the commit or release."""
     tool_results_s: float = 60.0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from services.router.domain import validation
 from services.router.domain.endings import Cause
@@ -63,11 +64,12 @@ class RouterService:
     ) -> None:
         self._quota = quota
         self._clock = clock
-        self._limits = limits
         self._random_bits = random_bits
         self._running: dict[asyncio.Task[None], Session] = {}
+        self._opening: set[Callable[[FlowStackError], None]] = set()
         self._draining = False
         self._log = get_logger()
+        self.limits = limits
         self.resolver = resolver
         self.lineup = lineup
 
@@ -87,6 +89,21 @@ class RouterService:
         """
         return self._start(customer, request, results)
 
+    @contextmanager
+    def opening(self, refuse: Callable[[FlowStackError], None]) -> Iterator[None]:
+        """Around the wait of a call that has no session yet: a drain ends it by `refuse`, and waits for none.
+
+        Raises:
+            FlowStackError: SHUTTING_DOWN.
+        """
+        if self._draining:
+            raise _shutting_down()
+        self._opening.add(refuse)
+        try:
+            yield
+        finally:
+            self._opening.discard(refuse)
+
     async def quota_of(self, customer: Customer) -> Quota:
         """The customer's quota.
 
@@ -102,7 +119,7 @@ class RouterService:
         lineup = self.lineup
         candidates = lineup.candidates(request)
         id_ = session_id(self._clock.now_us(), self._random_bits(RANDOM_BITS))
-        world = World(self._quota, self.resolver, lineup.providers, self._clock, self._limits)
+        world = World(self._quota, self.resolver, lineup.providers, self._clock, self.limits)
         session = Session(world, Assignment(id_, customer, request, candidates, results))
         task = session.start()
         self._running[task] = session
@@ -123,12 +140,21 @@ class RouterService:
         """How many sessions run."""
         return len(self._running)
 
+    @property
+    def opened(self) -> int:
+        """How many calls wait for their first message."""
+        return len(self._opening)
+
     async def drain(self, grace_s: float) -> None:
         """Refuses new sessions, lets running ones finish for `grace_s` seconds, then releases the rest.
+
+        A call that has no session yet ends at once.
 
         Cancelling it cuts the grace short; the rest is released all the same.
         """
         self._draining = True
+        for refuse in tuple(self._opening):
+            refuse(_shutting_down())
         try:
             if self._running:
                 await asyncio.wait(set(self._running), timeout=grace_s)

@@ -45,9 +45,10 @@ class RouterServicer(pb_grpc.RouterServiceServicer):
         context: _Context[pb.ChatRequest, pb.CompletionEvent],
     ) -> Events:
         """See the proto."""
-        inbox = Inbox(request_iterator)
+        inbox = Inbox(request_iterator, self._service.limits.first_message_s)
         _when_done(context, inbox.close)
-        start = await inbox.first()
+        with self._service.opening(inbox.refuse):
+            start = await inbox.first()
         stream = self._service.chat(_customer(), request_from_proto(start), inbox)
         async for event in _events(stream, context):
             yield event

@@ -68,6 +68,12 @@ class RouterUnderTest:
         """The events before a stream's error, and the error."""
         return await drained(self.complete(request))
 
+    async def until_opened(self, count: int) -> None:
+        """Waits until so many chats are open without a first message."""
+        async with asyncio.timeout(20):
+            while self.service.opened < count:
+                await asyncio.sleep(0)
+
     async def settled(self) -> None:
         """Waits until no session runs and nothing is left to resolve."""
         async with asyncio.timeout(20):

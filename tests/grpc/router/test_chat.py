@@ -242,6 +242,16 @@ async def test_a_chat_without_any_message(router: RouterUnderTest) -> None:
     assert error.reason is Reason.INVALID_REQUEST
 
 
+async def test_a_chat_whose_first_message_does_not_come_ends(quota: FakeQuota, upstream: FaultServer) -> None:
+    async with running_router(quota, upstream, limits=SessionLimits(first_message_s=0.1)) as router:
+        call = router.chat()
+        _, error = await drained(call)
+
+    assert error.reason is Reason.CALL_TIME_LIMIT
+    assert "0.1 s" in error.message
+    assert quota.states() == []
+
+
 async def test_echo_calls_its_tool_then_echoes(router: RouterUnderTest) -> None:
     call, events = await start(router, echo_request("hi there", **{"echo.tool": "look"}))
     (wanted,) = events[-1].tool_results_wanted.tool_call_ids

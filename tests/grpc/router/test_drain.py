@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+from flowstack_protos.router.v1 import router_service_pb2 as pb
 from flowstack_protos.type.v1 import type_pb2
 
 from services.shared.errors import Reason
-from tests.grpc.router.harness import RouterUnderTest, drained, echo_request, finished, openai_request
+from tests.grpc.router.harness import RouterUnderTest, drained, echo_request, finished, openai_request, read_into
 from tests.support.fault_server import Exchange
 
 
@@ -64,3 +65,30 @@ async def test_a_drain_that_is_hurried_releases_at_once(router: RouterUnderTest)
     assert error.reason is Reason.SHUTTING_DOWN
     assert router.quota.states() == ["RELEASED"]
     await asyncio.wait((drain,))
+
+
+async def test_a_chat_that_has_not_begun_ends_at_once(router: RouterUnderTest) -> None:
+    call = router.chat()
+    await call.write(pb.ChatRequest(start=echo_request("a b", **{"echo.delay_ms": "5"})))
+    await router.sleeps.begun.acquire()
+    waiting = router.chat()
+    await router.until_opened(1)
+    drain = asyncio.create_task(router.service.drain(3600))
+    _, error = await drained(waiting)
+
+    assert error.reason is Reason.SHUTTING_DOWN
+    assert not drain.done(), "the one that has begun gets its grace"
+    router.sleeps.pass_(2)
+    events = await read_into([], call)
+    await drain
+    assert finished(events).session_state == type_pb2.SESSION_STATE_COMMITTED
+
+
+async def test_a_drain_waits_for_no_call_without_a_session(router: RouterUnderTest) -> None:
+    call = router.chat()
+    await router.until_opened(1)
+    await asyncio.wait_for(router.service.drain(3600), 20)
+    _, error = await drained(call)
+
+    assert error.reason is Reason.SHUTTING_DOWN
+    assert router.quota.states() == []

@@ -108,6 +108,17 @@ async def test_a_signal_releases_what_outlasts_the_grace(settings: dict[str, str
     assert quota.states() == ["RELEASED"]
 
 
+async def test_a_signal_waits_for_no_call_without_a_session(settings: dict[str, str]) -> None:
+    async with router({**settings, "FLOWSTACK_DRAIN_GRACE_SECONDS": "3600"}) as (process, stub):
+        chat = stub.Chat(metadata=METADATA)
+        await anext(aiter(stub.Complete(echo_request("a"), metadata=METADATA)))
+        process.send_signal(signal.SIGTERM)
+        _, error = await drained(chat)
+        assert await process.wait() == 0
+
+    assert error.reason is Reason.SHUTTING_DOWN
+
+
 async def test_a_kill_leaves_the_lease_to_quota(settings: dict[str, str], quota: FakeQuota) -> None:
     async with router(settings) as (process, stub):
         call = await talking(stub)
