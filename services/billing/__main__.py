@@ -121,7 +121,9 @@ def _ports(
             settings.billing_internal_address,
             "FLOWSTACK_BILLING_INTERNAL_ADDRESS",
             internal,
-            lambda policies: Authenticator(policies, internal_tokens=internal_tokens, takes_certificates=settings.tls),
+            lambda policies: Authenticator(
+                policies, internal_tokens=internal_tokens, service_names=settings.service_names
+            ),
             internal=True,
         ),
     ]

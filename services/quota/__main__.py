@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from flowstack_protos.quota.v1 import quota_service_pb2, quota_service_pb2_grpc
 
@@ -13,17 +15,20 @@ from services.quota.service import QuotaService
 from services.quota.servicer import PLAIN, POLICIES, QuotaServicer
 from services.shared import log
 from services.shared.auth import Authenticator
-from services.shared.clock import SystemClock
+from services.shared.clock import Clock, SystemClock
 from services.shared.server import DRAIN_GRACE_SECONDS, Port, Registration, ServiceHost, run, serve_until_signal
 from services.shared.settings import load
 
 
-async def main() -> None:
-    """Wires quota together and serves until it is told to stop."""
-    settings = load(QuotaSettings)
-    log.configure("quota", settings.log_level)
+@asynccontextmanager
+async def running(settings: QuotaSettings, clock: Clock) -> AsyncIterator[tuple[ServiceHost, QuotaService]]:
+    """Quota with its maintenance, wired together; the host is started and drained by the caller.
+
+    Raises:
+        StartupError: a setting does not fit, or the store cannot be used.
+    """
     tokens = settings.internal_tokens()
-    store = SqliteStore.open(settings.database_path(), SystemClock(), round(settings.expiry_hold_seconds * 1_000_000))
+    store = SqliteStore.open(settings.database_path(), clock, round(settings.expiry_hold_seconds * 1_000_000))
     service = QuotaService(store)
     registration = Registration(
         quota_service_pb2.DESCRIPTOR.services_by_name["QuotaService"],
@@ -36,18 +41,25 @@ async def main() -> None:
         settings.quota_address,
         "FLOWSTACK_QUOTA_ADDRESS",
         [registration],
-        lambda policies: Authenticator(policies, internal_tokens=tokens, takes_certificates=settings.tls),
+        lambda policies: Authenticator(policies, internal_tokens=tokens, service_names=settings.service_names),
         internal=True,
     )
     maintenance = asyncio.create_task(service.maintain())
     try:
-        host = ServiceHost("quota", settings, [port])
-        await serve_until_signal(host, settings.grace_s(DRAIN_GRACE_SECONDS), before_drain=service.drain)
+        yield ServiceHost("quota", settings, [port]), service
     finally:
         maintenance.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await maintenance
         await store.close()
+
+
+async def main() -> None:
+    """Serves quota until it is told to stop."""
+    settings = load(QuotaSettings)
+    log.configure("quota", settings.log_level)
+    async with running(settings, SystemClock()) as (host, service):
+        await serve_until_signal(host, settings.grace_s(DRAIN_GRACE_SECONDS), before_drain=service.drain)
 
 
 if __name__ == "__main__":

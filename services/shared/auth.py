@@ -5,7 +5,7 @@ Every RPC has a policy; a server with an RPC that has none does not start. What 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import Enum
@@ -18,6 +18,7 @@ from services.shared.secret import Secret
 
 AUTHORIZATION: Final = "authorization"
 API_KEY_PREFIX: Final = "fs_"
+ALTERNATIVE_NAME: Final = "x509_subject_alternative_name"
 
 
 class Policy(Enum):
@@ -32,7 +33,7 @@ class Policy(Enum):
     ADMIN = "admin"
     """The admin token."""
     INTERNAL = "internal"
-    """The internal token, or a client certificate where the port demands one."""
+    """The internal token, or a client certificate that names a service."""
 
 
 class CallerKind(Enum):
@@ -87,8 +88,9 @@ class Authenticator:
     internal_tokens: Sequence[Secret] = ()
     admin_tokens: Sequence[Secret] = ()
     authenticate_key: KeyAuthenticator = _no_keys
-    takes_certificates: bool = False
-    """Whether the port demands client certificates: then one that has been verified proves a service."""
+    service_names: Collection[str] = ()
+    """Subject alternative names, such as SPIFFE ids: a verified client certificate that has one proves a service.
+    Any other certificate of the same authority proves nothing."""
 
     async def authenticate(self, policy: Policy, context: grpc.aio.ServicerContext) -> Caller:  # type: ignore[type-arg]
         """The caller of an RPC under `policy`.
@@ -98,7 +100,7 @@ class Authenticator:
         """
         if policy is Policy.OPEN:
             return ANONYMOUS
-        if policy is Policy.INTERNAL and self.takes_certificates and context.peer_identities():
+        if policy is Policy.INTERNAL and self.service_names and self._names_service(context):
             return SERVICE
         token = _bearer(context)
         if policy is Policy.INTERNAL:
@@ -119,6 +121,11 @@ class Authenticator:
         if policy is Policy.ADMIN:
             raise FlowStackError(Reason.ADMIN_REQUIRED, "This method is the operator's. Send the admin token.")
         return caller
+
+    def _names_service(self, context: grpc.aio.ServicerContext) -> bool:  # type: ignore[type-arg]
+        # Not peer_identities(): where a certificate has no alternative name, that is its common name.
+        names: Iterable[bytes] = context.auth_context().get(ALTERNATIVE_NAME, ())
+        return any(name.decode(errors="replace") in self.service_names for name in names)
 
     def _service(self, token: Secret) -> Caller:
         if _matches(token, self.internal_tokens):

@@ -106,6 +106,10 @@ class CommonSettings(BaseSettings):
     tls_cert_file: Path | None = None
     tls_key_file: Path | None = None
     tls_client_ca_file: Path | None = None
+    tls_server_ca_file: Path | None = None
+    """Verifies other services; `tls_client_ca_file` where unset."""
+    tls_service_names: str = ""
+    """Subject alternative names, comma-separated, whose certificates prove a service without the internal token."""
     allow_plaintext: bool = False
     reflection: bool | None = None
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
@@ -128,6 +132,12 @@ class CommonSettings(BaseSettings):
     def tls(self) -> bool:
         """True when certificates are configured."""
         return self.tls_cert_file is not None
+
+    @property
+    def service_names(self) -> frozenset[str]:
+        """The subject alternative names of services; empty without TLS."""
+        names = (name.strip() for name in self.tls_service_names.split(","))
+        return frozenset(name for name in names if name) if self.tls else frozenset()
 
     def grace_s(self, default_s: float) -> float:
         """How long running calls may go on after SIGTERM, in seconds."""

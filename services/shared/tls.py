@@ -46,10 +46,16 @@ def channel_credentials(settings: CommonSettings) -> grpc.ChannelCredentials | N
     if not settings.tls:
         return None
     return grpc.ssl_channel_credentials(
-        root_certificates=_read(settings.tls_client_ca_file, "FLOWSTACK_TLS_CLIENT_CA_FILE"),
+        root_certificates=_server_authority(settings),
         private_key=_read(settings.tls_key_file, "FLOWSTACK_TLS_KEY_FILE"),
         certificate_chain=_read(settings.tls_cert_file, "FLOWSTACK_TLS_CERT_FILE"),
     )
+
+
+def _server_authority(settings: CommonSettings) -> bytes:
+    if settings.tls_server_ca_file is not None:
+        return _read(settings.tls_server_ca_file, "FLOWSTACK_TLS_SERVER_CA_FILE")
+    return _read(settings.tls_client_ca_file, "FLOWSTACK_TLS_CLIENT_CA_FILE")
 
 
 def _read(path: Path | None, variable: str) -> bytes:
