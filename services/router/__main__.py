@@ -21,7 +21,7 @@ from services.shared import log
 from services.shared.auth import Authenticator
 from services.shared.channel import connect
 from services.shared.clock import SystemClock
-from services.shared.server import DRAIN_GRACE_SECONDS, Port, Registration, ServiceHost, run, serve_until_signal
+from services.shared.server import Port, Registration, ServiceHost, run, serve_until_signal
 from services.shared.settings import load
 
 NAME = "router"
@@ -54,12 +54,8 @@ async def main() -> None:
     grace_s = limits.time_limit_s if settings.drain_grace_seconds is None else settings.drain_grace_seconds
     await quota.start()
     try:
-        # Sessions get their grace from the service; once they are over, calls only have their last events to send. One
-        # that never sent its request has no handler that could end it, and is not waited for longer than that.
         await serve_until_signal(
-            ServiceHost(NAME, settings, (port,)),
-            min(grace_s, DRAIN_GRACE_SECONDS),
-            before_drain=lambda: service.drain(grace_s),
+            ServiceHost(NAME, settings, (port,)), grace_s, before_drain=lambda: service.drain(grace_s)
         )
     finally:
         await service.drain(0)

@@ -29,7 +29,7 @@ from services.router.providers.openai_wire import (
     usage_of,
 )
 from services.router.providers.port import DEFAULT_TIMEOUTS, ProviderError, Timeouts
-from services.router.providers.redaction import filtered
+from services.router.providers.redaction import filtered, identifier
 from services.router.providers.sse import SseEvent, SseOverflowError, SseParser
 from services.router.providers.stall import StallGuard
 from services.router.providers.tool_calls import ToolCallAssembly
@@ -39,6 +39,7 @@ DEFAULT_BASE_URL: Final = "https://api.openai.com/v1"
 RETRY_AFTER_SECONDS_MAX: Final = 3600.0
 LINGER_SECONDS: Final = 1.0
 REQUEST_ID_CHARACTERS_MAX: Final = 256
+FINISH_WORD_CHARACTERS_MAX: Final = 64
 
 # The SDK's debug log names what was sent. No setting of the environment may switch that on here.
 logging.getLogger("openai").setLevel(logging.ERROR)
@@ -160,7 +161,7 @@ class OpenAiStream:
     """One streamed chat completion."""
 
     def __init__(self, response: httpx2.Response, guard: StallGuard, secrets: Sequence[Secret]) -> None:
-        self.request_id = response.headers.get("x-request-id", "")[:REQUEST_ID_CHARACTERS_MAX]
+        self.request_id = _request_id(response.headers, secrets)
         self.ended = False
         """True once the server's end mark was read."""
         self._body: http.Body = response.extensions[http.BODY]
@@ -267,7 +268,7 @@ class OpenAiStream:
         if self._tool_calls and reason is FinishReason.STOP:
             # A forced tool ends with "stop".
             reason = FinishReason.TOOL_CALLS
-        return Finish(reason, word, usage_of(self._usage))
+        return Finish(reason, identifier(word, FINISH_WORD_CHARACTERS_MAX, self._secrets), usage_of(self._usage))
 
     def _error(self, failure: AttemptFailure, message: str) -> ProviderError:
         return ProviderError(failure, filtered(message, self._secrets), request_id=self.request_id)
@@ -292,8 +293,13 @@ def _refused(error: openai.APIStatusError, secrets: Sequence[Secret]) -> Provide
     failure, retry_after = _failure_of(error.status_code), None
     if failure in (AttemptFailure.RATE_LIMITED, AttemptFailure.PROVIDER_ERROR):
         retry_after = _retry_after(headers)
-    request_id = headers.get("x-request-id", "")[:REQUEST_ID_CHARACTERS_MAX]
-    return ProviderError(failure, filtered(message, secrets), retry_after=retry_after, request_id=request_id)
+    return ProviderError(
+        failure, filtered(message, secrets), retry_after=retry_after, request_id=_request_id(headers, secrets)
+    )
+
+
+def _request_id(headers: httpx2.Headers, secrets: Sequence[Secret]) -> str:
+    return identifier(headers.get("x-request-id", ""), REQUEST_ID_CHARACTERS_MAX, secrets)
 
 
 def _failure_of(status: int) -> AttemptFailure:

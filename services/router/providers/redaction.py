@@ -10,16 +10,22 @@ from services.shared.secret import REDACTED, Secret
 
 MESSAGE_CHARACTERS_MAX: Final = 500
 
-_KEY_SHAPED: Final = re.compile(
-    r"""
-    \b(?:sk|pk|rk|fs|gsk|xai|key|api|hf|ghp)[-_][\w\-*.]{6,}   # the prefixes that providers give their keys
-    | \b(?:AKIA|ASIA)[A-Z0-9]{12,}                             # AWS access key ids
-    | \bBearer\s+[^\s,;"']+                                    # a header quoted back
-    | \beyJ[\w\-]+\.[\w\-]+\.[\w\-]*                           # a JWT
-    | (?<![\w/+=-])[\w/+=-]{32,}(?![\w/+=-])                   # any long run that could be a key or a digest
-    """,
-    re.VERBOSE | re.IGNORECASE,
-)
+_KEYS: Final = r"""
+    (?<![a-z0-9])(?:sk|pk|rk|fs|gsk|xai|hf|ghp)[-_][\w\-*.]{6,}   # the prefixes that providers give their keys
+    | \b(?:key|api)[-_][\w\-*.]{6,}
+    | (?<![a-z0-9])(?:AKIA|ASIA)[A-Z0-9]{12,}                    # AWS access key ids
+    | \bBearer\s+[^\s,;"']+                                     # a header quoted back
+    | \beyJ[\w\-]+\.[\w\-]+\.[\w\-]*                            # a JWT
+"""
+_ACCOUNTS: Final = r"""
+    | (?<![a-z0-9])(?:org-|proj_)[\w\-*]{4,}                     # whose key it is
+"""
+_LONG: Final = r"""
+    | (?<![\w/+=-])[\w/+=-]{32,}(?![\w/+=-])                    # any long run that could be a key or a digest
+"""
+_KEY_SHAPED: Final = re.compile(_KEYS + _LONG, re.VERBOSE | re.IGNORECASE)
+_IN_IDENTIFIER: Final = re.compile(_KEYS + _ACCOUNTS, re.VERBOSE | re.IGNORECASE)
+_IDENTIFIER: Final = re.compile(r"[A-Za-z0-9._:-]+")
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f]+")
 
 
@@ -36,3 +42,14 @@ def filtered(message: str, secrets: Iterable[Secret] = ()) -> str:
     if len(message) > MESSAGE_CHARACTERS_MAX:
         return message[: MESSAGE_CHARACTERS_MAX - 1] + "…"
     return message
+
+
+def identifier(text: str, characters_max: int, secrets: Iterable[Secret] = ()) -> str:
+    """`text` where it is a plain word of a provider's, such as the id of a call; else nothing.
+
+    An id is as long as a key, so length does not tell them apart here: only the characters and the shapes of known
+    keys do. One that is too long is left out and not cut, because what is left could still be most of a key.
+    """
+    if len(text) > characters_max or not _IDENTIFIER.fullmatch(text) or _IN_IDENTIFIER.search(text):
+        return ""
+    return "" if any(secret and secret.reveal() in text for secret in secrets) else text

@@ -33,15 +33,31 @@ def says_the_key(where: str) -> Behaviour:
             await exchange.head()
             await exchange.send(b"data: {" + key.encode() + b"\n\n")
             await exchange.end()
+        elif where == "request id of a refusal":
+            await exchange.error(400, {"message": "No."}, x_request_id=f"req-{key}")
         else:
-            await exchange.head(x_request_id=f"req-{key}")
-            await exchange.finish()
+            raise AssertionError(where)
 
     return behave
 
 
+def ends_well_with_the_key(where: str) -> Behaviour:
+    async def behave(exchange: Exchange) -> None:
+        key = exchange.request.headers["authorization"].removeprefix("Bearer ")
+        ids = {"request id": f"req-{key}", "start of the request id": key[:20] + "." + "x" * 400}
+        await exchange.head(x_request_id=ids.get(where, "req_fault"))
+        await exchange.finish(f"stop_{key}" if where == "finish reason" else "stop")
+
+    return behave
+
+
+def _everything(router: RouterUnderTest, *more: object) -> str:
+    """All that the router said of a call, and all that quota keeps of it."""
+    return "\n".join(str(said) for said in (*more, router.quota.sessions, router.quota.reservations))
+
+
 @pytest.mark.parametrize("byok", [True, False])
-@pytest.mark.parametrize("where", ["401", "400", "plain text", "error event", "bad json"])
+@pytest.mark.parametrize("where", ["401", "400", "plain text", "error event", "bad json", "request id of a refusal"])
 async def test_a_key_that_a_provider_quotes_back_goes_nowhere(
     router: RouterUnderTest,
     caplog: pytest.LogCaptureFixture,
@@ -56,21 +72,33 @@ async def test_a_key_that_a_provider_quotes_back_goes_nowhere(
         events, error = await router.failure(openai_request(byok=byok))
         await router.settled()
 
-    seen = "\n".join(
-        (
-            *(str(event) for event in events),
-            repr(error),
-            str(error.metadata),
-            str(router.quota.sessions),
-            str(router.quota.reservations),
-            caplog.text,
-            str(logs),
-            *capsys.readouterr(),
-        )
-    )
+    seen = _everything(router, *events, repr(error), error.metadata, caplog.text, logs, *capsys.readouterr())
     assert router.upstream.requests, "the key was on its way"
     for planted in PLANTED:
         assert planted not in seen
+
+
+@pytest.mark.parametrize("byok", [True, False])
+@pytest.mark.parametrize("where", ["request id", "start of the request id", "finish reason"])
+async def test_a_key_in_an_answer_that_ends_well_reaches_neither_the_client_nor_quota(
+    router: RouterUnderTest, caplog: pytest.LogCaptureFixture, byok: bool, where: str
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    router.quota.managed_providers = ["openai"]
+    router.upstream.script(ends_well_with_the_key(where))
+    with structlog.testing.capture_logs() as logs:
+        events = await router.events(openai_request(byok=byok))
+        await router.settled()
+
+    seen = _everything(router, *events, caplog.text, logs)
+    outcome = router.quota.only.outcome
+    assert router.quota.states() == ["COMMITTED"]
+    if where == "finish reason":
+        assert outcome.provider_request_id == "req_fault", "what is not a key stays"
+    else:
+        assert outcome.provider_finish_reason == "stop", "what is not a key stays"
+    for planted in PLANTED:
+        assert planted[:20] not in seen
 
 
 async def test_a_request_never_becomes_text(router: RouterUnderTest, caplog: pytest.LogCaptureFixture) -> None:

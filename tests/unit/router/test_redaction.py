@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.router.providers.redaction import MESSAGE_CHARACTERS_MAX, filtered
+from services.router.providers.redaction import MESSAGE_CHARACTERS_MAX, filtered, identifier
 from services.shared.secret import Secret
 
 KEYS = [
@@ -43,3 +43,33 @@ def test_it_is_one_short_line() -> None:
     assert filtered("a\r\n\x00b") == "a b"
     assert len(filtered("word " * 1000)) == MESSAGE_CHARACTERS_MAX
     assert filtered("") == ""
+
+
+@pytest.mark.parametrize(
+    "id_", ["req_0123456789abcdef0123456789abcdef", "req_fault", "a:b.c-d_e", "tool_calls", "x" * 64]
+)
+def test_an_identifier_stays(id_: str) -> None:
+    assert identifier(id_, 64) == id_
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "x" * 65,
+        "two words",
+        "line\n",
+        "e\u0301",
+        "sk-abc***xyz",
+        "the-short-key",
+        "req_sk-proj-abcDEF0123456789",
+        "stop_sk_abcDEF0123456789",
+        "fs_key_0123456789",
+        "AKIAIOSFODNN7EXAMPLE",
+        "req-AKIAIOSFODNN7EXAMPLE",
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc-DEF",
+        "org-abcdef123456",
+    ],
+)
+def test_what_is_no_identifier_or_holds_a_key_is_left_out(text: str) -> None:
+    assert identifier(text, 64, (Secret("short"), Secret(""))) == ""
