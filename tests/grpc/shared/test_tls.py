@@ -72,8 +72,10 @@ async def billing(folder: Path, plant: Plant, **overrides: Any) -> AsyncIterator
     settings: BillingSettings = settings_for(folder, "127.0.0.1:1", **plant.settings(**overrides))
     async with running_billing(settings, SystemClock(), QUICK) as host:
         await host.start()
-        yield host
-        await host.drain(0)
+        try:
+            yield host
+        finally:
+            await host.drain(0)
 
 
 async def authenticate(channel: grpc.aio.Channel, metadata: Any = ()) -> account_pb.AuthenticateApiKeyResponse:
