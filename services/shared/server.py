@@ -31,6 +31,13 @@ EXIT_STARTUP_FAILED: Final = 78
 PARENT_PIPE_VARIABLE: Final = "FLOWSTACK_PARENT_PIPE"
 """Names a pipe's descriptor that a supervisor holds open; the service drains when it closes."""
 
+PEERS_PIPE_VARIABLE: Final = "FLOWSTACK_PEERS_PIPE"
+"""Names a pipe's descriptor that the supervisor and the services that need this one hold open. Where it is set, the
+service outlives its supervisor until those have ended too."""
+
+ORPHAN_SECONDS: Final = 30.0
+"""How long a service whose supervisor is gone waits for those that need it."""
+
 SERVICES: Final = ("router", "quota", "billing", "vault")
 """In the order of their admin ports, from FLOWSTACK_ADMIN_PORT_BASE up."""
 
@@ -234,9 +241,14 @@ async def serve_until_signal(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    pipe = os.environ.get(PARENT_PIPE_VARIABLE)
-    if pipe:
-        loop.add_reader(int(pipe), _on_parent_end, loop, int(pipe), on_signal)
+
+    def on_orphaned() -> None:
+        stop.set()
+        if before_drain is not None:
+            # Nobody is left who could say that it takes too long.
+            hurry.set()
+
+    _watch_supervisor(loop, on_orphaned)
     await host.start()
     await stop.wait()
     log.get_logger().info("draining", delay_s=grace_s)
@@ -264,9 +276,22 @@ async def _unless(hurry: asyncio.Event, work: Awaitable[None]) -> bool:
     return False
 
 
-def _on_parent_end(loop: asyncio.AbstractEventLoop, pipe: int, on_signal: Callable[[], None]) -> None:
-    loop.remove_reader(pipe)
-    on_signal()
+def _watch_supervisor(loop: asyncio.AbstractEventLoop, on_orphaned: Callable[[], None]) -> None:
+    """Calls `on_orphaned` when the supervisor has ended, and those who need this service as well, or are given up."""
+    parent, peers = (os.environ.get(name) for name in (PARENT_PIPE_VARIABLE, PEERS_PIPE_VARIABLE))
+    if peers:
+        _on_closed(loop, int(peers), on_orphaned)
+    if parent:
+        wait_s = ORPHAN_SECONDS if peers else 0.0
+        _on_closed(loop, int(parent), lambda: loop.call_later(wait_s, on_orphaned))
+
+
+def _on_closed(loop: asyncio.AbstractEventLoop, pipe: int, callback: Callable[[], object]) -> None:
+    def closed() -> None:
+        loop.remove_reader(pipe)
+        callback()
+
+    loop.add_reader(pipe, closed)
 
 
 def run(name: str, main: Callable[[], Awaitable[None]]) -> None:

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import IO, Final
 
 from services.shared.log import get_logger
-from services.shared.server import EXIT_STARTUP_FAILED, PARENT_PIPE_VARIABLE, SERVICES
+from services.shared.server import EXIT_STARTUP_FAILED, PARENT_PIPE_VARIABLE, PEERS_PIPE_VARIABLE, SERVICES
 
 DRAIN_ORDER: Final = ("router", "vault", "billing", "quota")
 """The router first, because its sessions are resolved at quota; quota last, because everybody needs it."""
+
+NEEDED: Final = ("billing", "quota")
+"""The services that others call: they end after everybody who is before them in that order."""
 
 RESTART_SECONDS_FIRST: Final = 0.2
 RESTART_SECONDS_MAX: Final = 10.0
@@ -27,11 +30,24 @@ class ChildFailedError(Exception):
     """A service cannot start at all; it has said why on its standard error."""
 
 
+class _Pipe:
+    """A pipe whose reading end tells when every process that holds the writing end has ended."""
+
+    def __init__(self) -> None:
+        self.read, self.write = os.pipe()
+
+    def close(self) -> None:
+        os.close(self.read)
+        os.close(self.write)
+
+
 class Supervisor:
     """The four services as children of this process.
 
-    Each child holds the reading end of a pipe that this process keeps open, and drains when it closes: a supervisor
-    that is killed leaves no orphans behind.
+    A supervisor that is killed leaves no orphans behind, and they end in the same order as at `stop`. Each child reads
+    a pipe whose writing end this process holds, and drains when it closes. Billing and quota read another one,
+    whose writing end is also held by each child that drains before them: the operating system closes it with the
+    last of those.
     """
 
     def __init__(self, environment: Mapping[str, str], log_folder: Path | None = None) -> None:
@@ -47,7 +63,8 @@ class Supervisor:
         self._keepers: dict[str, asyncio.Task[None]] = {}
         self._failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._log = get_logger()
-        self._pipe_read, self._pipe_write = os.pipe()
+        self._own_pipe = _Pipe()
+        self._peers_pipes = {name: _Pipe() for name in NEEDED}
 
     async def start(self) -> None:
         """Starts every service; each is restarted when it dies, until `stop`."""
@@ -73,8 +90,8 @@ class Supervisor:
             with contextlib.suppress(asyncio.CancelledError):
                 await keeper
             await self._end(name)
-        for descriptor in (self._pipe_read, self._pipe_write):
-            os.close(descriptor)
+        for pipe in (self._own_pipe, *self._peers_pipes.values()):
+            pipe.close()
 
     def hurry(self) -> None:
         """Ends the grace of every service that drains: sends the signal once more."""
@@ -105,15 +122,23 @@ class Supervisor:
             delay_s = min(delay_s * 2, RESTART_SECONDS_MAX)
 
     async def _spawn(self, name: str) -> asyncio.subprocess.Process:
+        environment = self._environment | {PARENT_PIPE_VARIABLE: str(self._own_pipe.read)}
+        inherited = [self._own_pipe.read]
+        for needed, pipe in self._peers_pipes.items():
+            if name == needed:
+                environment[PEERS_PIPE_VARIABLE] = str(pipe.read)
+                inherited.append(pipe.read)
+            elif DRAIN_ORDER.index(name) < DRAIN_ORDER.index(needed):
+                inherited.append(pipe.write)
         with _output(self._log_folder, name) as output:
             child = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
                 f"services.{name}",
-                env=self._environment | {PARENT_PIPE_VARIABLE: str(self._pipe_read)},
+                env=environment,
                 stdin=asyncio.subprocess.DEVNULL,
                 stderr=output,
-                pass_fds=(self._pipe_read,),
+                pass_fds=inherited,
                 # Out of the terminal's process group: Ctrl-C reaches the supervisor alone, which drains in order.
                 start_new_session=True,
             )
