@@ -31,6 +31,7 @@ from tests.support.suite import bearer, completion
 PLAN = "hobbyist"
 CALL_SECONDS = 20.0
 DRAIN_SECONDS = 90.0
+UNSURE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 20),
     ("grpc.min_reconnect_backoff_ms", 20),
@@ -206,6 +207,8 @@ class Load:
                 elif event.WhichOneof("event") == "session_finished":
                     self._hear(account, id_, event.session_finished.session_state)
         except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.CANCELLED:
+                self.told.answers["CANCELLED once begun" if id_ else "CANCELLED"] += 1
             return reason(error)
         # Quota did not answer the commit in time: it goes on.
         return "COMMITTED" if self.told.states.get((account.account_id, id_)) == COMMITTED else "UNRESOLVED"
@@ -260,8 +263,8 @@ class Load:
 
 
 def is_unsure(error: grpc.aio.AioRpcError) -> bool:
-    """Whether nobody knows what became of the call."""
-    return error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+    """Whether nobody knows what became of the call. A server that stops cancels what it has not taken up."""
+    return error.code() in UNSURE
 
 
 def reason(error: grpc.aio.AioRpcError) -> str:
@@ -269,5 +272,5 @@ def reason(error: grpc.aio.AioRpcError) -> str:
     if is_unsure(error):
         return "UNSURE"
     ours = error_from_rpc(error)
-    assert ours is not None, error
+    assert ours is not None, f"{error.code()}: {error.details()}"
     return ours.reason.value

@@ -23,12 +23,13 @@ DEATH_SECONDS: Final = 90.0
 
 
 class Processes:
-    """Starts, awaits and restarts the services."""
+    """Starts, awaits and restarts the services; one of them with a planted defect, where one is named."""
 
-    def __init__(self, folder: Path, overrides: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, overrides: Mapping[str, str], defects: Mapping[str, str]) -> None:
         self._environment = suite_environment(folder, overrides)
         self.settings = settings_of(self._environment)
         self._logs = folder
+        self._defects = defects
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self.kills = 0
 
@@ -55,9 +56,11 @@ class Processes:
 
     def _spawn(self, name: str, failpoint: str) -> subprocess.Popen[bytes]:
         environment = self._environment | ({VARIABLE: failpoint} if failpoint else {})
+        defect = self._defects.get(name)
+        module = ["tests.crash.planted_service", defect, name] if defect else [f"services.{name}"]
         with (self._logs / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", f"services.{name}"],
+                [sys.executable, "-m", *module],
                 cwd=ROOT,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -94,9 +97,15 @@ class Processes:
 
 
 @asynccontextmanager
-async def processes(folder: Path, **overrides: str) -> AsyncIterator[Processes]:
-    """The services, ended with the block."""
-    running = Processes(folder, overrides)
+async def processes(folder: Path, overrides: Mapping[str, str], defects: Mapping[str, str]) -> AsyncIterator[Processes]:
+    """The services, ended with the block.
+
+    Args:
+        folder: their data.
+        overrides: their settings.
+        defects: by service, the planted defect that it is to have.
+    """
+    running = Processes(folder, overrides, defects)
     try:
         yield running
     finally:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.crash.books import examine
+from tests.crash.books import Findings, examine
 from tests.crash.load import Load
 from tests.crash.processes import NAMES, Processes, processes
 from tests.support.figures import record, size_of_long_run
@@ -18,10 +19,10 @@ PLACES = (
     ("router.after_reserve", 30),
     ("router.before_commit", 30),
     ("router.after_commit", 30),
-    ("quota.before_write", 60),
-    ("quota.before_commit", 60),
-    ("quota.after_commit", 60),
-    ("quota.before_answer", 60),
+    ("quota.before_write", 600),
+    ("quota.before_commit", 600),
+    ("quota.after_commit", 600),
+    ("quota.before_answer", 600),
     ("billing.before_ledger_commit", 20),
     ("billing.after_ledger_commit", 20),
     ("billing.before_acknowledge", 20),
@@ -39,38 +40,39 @@ SETTINGS = {
 LONG_KILLS = 1_000
 
 
-async def kill(folder: Path, kills: int, seed: int) -> None:
-    """Kills so often, drains, and examines what is left."""
+async def kill(folder: Path, places: Sequence[tuple[str, int]], seed: int, **defects: str) -> Findings:
+    """Kills at one place after another, drains, and examines what is left."""
     draw = random.Random(seed)
-    async with processes(folder, **SETTINGS) as running:
+    async with processes(folder, SETTINGS, defects) as running:
         await asyncio.gather(*(running.start(name) for name in NAMES))
         load = Load(running.settings, seed)
         try:
             await load.start(CUSTOMERS, CLIENTS)
-            plan = [PLACES[number % len(PLACES)] for number in range(kills)]
-            await follow(plan, running, load, draw)
+            await follow(places, running, load, draw)
             await load.stop()
-            await load.drained()
+            if not defects:
+                await load.drained()
         finally:
             await load.close()
         await running.stop()
-        findings = examine(folder / "quota.db", folder / "billing.db", load.told)
-        record(
-            "kills",
-            kills=running.kills,
-            lost=len(findings.lost),
-            double=len(findings.double),
-            sessions=findings.sessions,
-            told=len(load.told.states),
-            expired=findings.states[4],
-        )
-        assert findings.lost == []
-        assert findings.double == []
-        assert running.kills >= kills
-        assert load.told.answers["COMMITTED"] > kills
+    findings = examine(folder / "quota.db", folder / "billing.db", load.told)
+    record(
+        "kills",
+        kills=running.kills,
+        lost=len(findings.lost),
+        double=len(findings.double),
+        sessions=findings.sessions,
+        told=len(load.told.states),
+        expired=findings.states[4],
+        planted=",".join(defects.values()),
+        answers=str(dict(load.told.answers)),
+    )
+    assert running.kills >= len(places)
+    assert load.told.answers["COMMITTED"] > len(places)
+    return findings
 
 
-async def follow(plan: list[tuple[str, int]], running: Processes, load: Load, draw: random.Random) -> None:
+async def follow(plan: Sequence[tuple[str, int]], running: Processes, load: Load, draw: random.Random) -> None:
     """Each victim comes back with the next place at which it is to die; at last with none."""
     for number, (place, visits) in enumerate(plan):
         name = place.partition(".")[0]
@@ -87,10 +89,30 @@ async def follow(plan: list[tuple[str, int]], running: Processes, load: Load, dr
 
 @pytest.mark.timeout(300)
 async def test_a_kill_at_every_place_loses_nothing(tmp_path: Path) -> None:
-    await kill(tmp_path, len(PLACES), seed=1)
+    findings = await kill(tmp_path, PLACES, seed=1)
+    assert findings.lost == []
+    assert findings.double == []
 
 
 @pytest.mark.long
 @pytest.mark.timeout(0)
 async def test_a_thousand_kills_lose_nothing(tmp_path: Path) -> None:
-    await kill(tmp_path, size_of_long_run("FLOWSTACK_LONG_KILLS", LONG_KILLS), seed=2)
+    kills = size_of_long_run("FLOWSTACK_LONG_KILLS", LONG_KILLS)
+    findings = await kill(tmp_path, [PLACES[number % len(PLACES)] for number in range(kills)], seed=2)
+    assert findings.lost == []
+    assert findings.double == []
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("name", "defect"),
+    [
+        ("quota", "stores_events_with_the_next_group"),
+        ("billing", "moves_the_cursor_before_it_stores"),
+    ],
+)
+async def test_a_planted_defect_is_found(name: str, defect: str, tmp_path: Path) -> None:
+    places = [place for place in PLACES if place[0].startswith(f"{name}.")] * 3
+    findings = await kill(tmp_path, places, 3, **{name: defect})
+    assert findings.lost + findings.double != []
