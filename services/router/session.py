@@ -28,6 +28,7 @@ from services.router.domain.quota import Grant, Quota, Reservation, Resolution
 from services.router.domain.request import (
     Candidate,
     CompletionRequest,
+    CredentialMode,
     Customer,
     Prompt,
 )
@@ -84,6 +85,21 @@ class Assignment:
     results: ToolResultSource | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Quote:
+    """What the provider said of its failure, filtered, and whose credentials it was called with."""
+
+    message: str
+    mode: CredentialMode
+
+    def may_follow(self, reason: Reason | None) -> bool:
+        """Whether the client may read it beside `reason`.
+
+        On the operator's credentials only a refused request is its caller's affair; the rest is the operator's.
+        """
+        return self.mode is CredentialMode.BYOK or reason is Reason.PROVIDER_REJECTED_REQUEST
+
+
 class _BrokenError(Exception):
     """Ends a session that did not come to its natural end."""
 
@@ -94,10 +110,12 @@ class _BrokenError(Exception):
         *,
         violations: Sequence[FieldViolation] = (),
         retry_after: timedelta | None = None,
+        quote: _Quote | None = None,
     ) -> None:
         super().__init__(cause.value)
         self.cause = cause
         self.detail = detail
+        self.quote = quote
         self.violations = violations
         self.retry_after = retry_after
 
@@ -222,8 +240,9 @@ class Session:
                 if self._tally.output_begun or position == len(candidates):
                     raise _BrokenError(
                         Cause.PROVIDER_FAILED,
-                        f"{candidate.provider}: {error.message or error.failure.value}",
+                        f"{candidate.provider}: {error.failure.value}",
                         retry_after=error.retry_after,
+                        quote=_Quote(error.message, candidate.credential_mode),
                     ) from None
                 await self.buffer.put((AttemptFailed(candidate.provider, candidate.model, error.failure),))
         raise AssertionError("a session has at least one candidate")
@@ -277,10 +296,13 @@ class Session:
         if ending.error is None:
             self.buffer.close(SessionFinished(outcome, state, quota))
             return
+        detail, quote = broken.detail, broken.quote
+        if quote is not None and quote.message and quote.may_follow(ending.error):
+            detail = f"{detail}: {quote.message}"
         self.buffer.close(
             error=FlowStackError(
                 ending.error,
-                explanation(ending.error, broken.detail, counted=ending.counted),
+                explanation(ending.error, detail, counted=ending.counted),
                 metadata=session_metadata(assignment.session_id, state) if self._reserved else {},
                 violations=broken.violations,
                 retry_after=broken.retry_after,

@@ -1,4 +1,4 @@
-"""Takes keys out of what a provider says before it reaches a client."""
+"""Takes keys and addresses out of what a provider says before it reaches a client."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import Final
 from services.shared.secret import REDACTED, Secret
 
 MESSAGE_CHARACTERS_MAX: Final = 500
+READ_CHARACTERS_MAX: Final = 8 * MESSAGE_CHARACTERS_MAX
+"""How much of a message is looked at: the patterns take quadratic time over text that is made for it."""
+ADDRESS: Final = "<address>"
 
 _KEYS: Final = r"""
     (?<![a-z0-9])(?:sk|pk|rk|fs|gsk|xai|hf|ghp)[-_][\w\-*.]{6,}   # the prefixes that providers give their keys
@@ -23,21 +26,32 @@ _ACCOUNTS: Final = r"""
 _LONG: Final = r"""
     | (?<![\w/+=-])[\w/+=-]{32,}(?![\w/+=-])                    # any long run that could be a key or a digest
 """
-_KEY_SHAPED: Final = re.compile(_KEYS + _LONG, re.VERBOSE | re.IGNORECASE)
+_KEY_SHAPED: Final = re.compile(_KEYS + _ACCOUNTS + _LONG, re.VERBOSE | re.IGNORECASE)
 _IN_IDENTIFIER: Final = re.compile(_KEYS + _ACCOUNTS, re.VERBOSE | re.IGNORECASE)
 _IDENTIFIER: Final = re.compile(r"[A-Za-z0-9._:-]+")
+_ADDRESS: Final = re.compile(
+    r"""
+    \b[a-z][a-z0-9+.-]*://[^\s"'`<>,;]*[^\s"'`<>,;.:!?)]   # a URL, with the name and password that may stand in it
+    | [^\s/@:"'`(]+:[^\s/@"'`]+@[\w.:\[\]-]*\w           # the same without its beginning
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f]+")
 
 
 def filtered(message: str, secrets: Iterable[Secret] = ()) -> str:
-    """`message` without `secrets` and key-shaped text, on one line, of at most MESSAGE_CHARACTERS_MAX characters.
+    """`message` without `secrets`, key-shaped text and addresses, on one line, of at most MESSAGE_CHARACTERS_MAX.
 
     What a provider says may quote a key back, whole or starred out in the middle; so both the known keys and
-    whatever looks like one are replaced.
+    whatever looks like one are replaced. It may also name what is the operator's: accounts, and hosts behind a proxy.
     """
     for secret in secrets:
         if secret:
             message = message.replace(secret.reveal(), REDACTED)
+    if len(message) > READ_CHARACTERS_MAX:
+        # Up to a space: half a key has lost its shape.
+        message = message[:READ_CHARACTERS_MAX].rpartition(" ")[0] + " …"
+    message = _ADDRESS.sub(ADDRESS, message)
     message = _UNPRINTABLE.sub(" ", _KEY_SHAPED.sub(REDACTED, message)).strip()
     if len(message) > MESSAGE_CHARACTERS_MAX:
         return message[: MESSAGE_CHARACTERS_MAX - 1] + "…"

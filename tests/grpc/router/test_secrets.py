@@ -8,6 +8,7 @@ import pytest
 import structlog
 from flowstack_protos.router.v1 import router_service_pb2 as pb
 
+from services.shared.errors import Reason
 from tests.grpc.router.harness import API_KEY, BYOK_KEY, MANAGED_KEY, RouterUnderTest, openai_request
 from tests.support.fault_server import Behaviour, Exchange
 
@@ -99,6 +100,59 @@ async def test_a_key_in_an_answer_that_ends_well_reaches_neither_the_client_nor_
         assert outcome.provider_finish_reason == "stop", "what is not a key stays"
     for planted in PLANTED:
         assert planted[:20] not in seen
+
+
+def refuses(status: int) -> Behaviour:
+    async def behave(exchange: Exchange) -> None:
+        await exchange.error(status, {"message": "The installation is out of credit."})
+
+    return behave
+
+
+def breaks_off(type_: str) -> Behaviour:
+    async def behave(exchange: Exchange) -> None:
+        await exchange.head()
+        await exchange.text("some")
+        await exchange.event(error={"message": "The installation is out of credit.", "type": type_})
+        await exchange.end()
+
+    return behave
+
+
+@pytest.mark.parametrize(
+    ("says", "byok", "quoted"),
+    [
+        (refuses(400), True, True),
+        (refuses(401), True, True),
+        (refuses(429), True, True),
+        (refuses(500), True, True),
+        (refuses(400), False, True),
+        (refuses(401), False, False),
+        (refuses(429), False, False),
+        (refuses(500), False, False),
+        (breaks_off("server_error"), True, True),
+        (breaks_off("server_error"), False, False),
+        (breaks_off("rate_limit_exceeded"), False, False),
+    ],
+)
+async def test_what_a_provider_tells_the_operator_is_not_told_to_customers(
+    router: RouterUnderTest, says: Behaviour, byok: bool, quoted: bool
+) -> None:
+    router.quota.managed_providers = ["openai"]
+    router.upstream.script(says)
+    _, error = await router.failure(openai_request(byok=byok))
+
+    assert ("out of credit" in error.message) == quoted
+    assert "openai" in error.message
+
+
+async def test_a_refusal_on_the_operators_key_is_not_told_beside_another_reason(router: RouterUnderTest) -> None:
+    router.quota.managed_providers = ["backup"]
+    router.upstream.script(refuses(503), refuses(400))
+    _, error = await router.failure(openai_request(fallbacks=[pb.Fallback(provider="backup", model="m")]))
+
+    assert error.reason is Reason.PROVIDER_UNAVAILABLE
+    assert "out of credit" not in error.message
 
 
 async def test_a_request_never_becomes_text(router: RouterUnderTest, caplog: pytest.LogCaptureFixture) -> None:

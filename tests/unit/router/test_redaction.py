@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.router.providers.redaction import MESSAGE_CHARACTERS_MAX, filtered, identifier
+from services.router.providers.redaction import MESSAGE_CHARACTERS_MAX, READ_CHARACTERS_MAX, filtered, identifier
 from services.shared.secret import Secret
 
 KEYS = [
@@ -23,6 +23,30 @@ def test_what_looks_like_a_key_is_taken_out(key: str, around: str) -> None:
     assert key not in filtered(around.format(key))
 
 
+@pytest.mark.parametrize(
+    ("message", "without"),
+    [
+        ("No access for org-AbC123xyz.", "org-AbC"),
+        ("No access for organization org-abcd and project proj_a1B2c3d4.", "proj_"),
+        ("See https://user:pass@proxy.internal:8443/v1/x?y=z.", "internal"),
+        ("See https://user:pass@proxy.internal:8443/v1/x?y=z.", "pass"),
+        ("upstream 'http://10.0.0.7:8000/v1' failed", "10.0.0.7"),
+        ("redis://:hunter2@cache/0 is down", "hunter2"),
+        ("No route to admin:hunter2@vllm-3.internal", "hunter2"),
+        ("No route to admin:hunter2@vllm-3.internal", "vllm-3"),
+        ("HTTPS://[fd00::7]:8000/v1 failed", "fd00"),
+    ],
+)
+def test_whose_key_it_is_and_where_a_server_stands_is_taken_out(message: str, without: str) -> None:
+    assert without in message
+    assert without not in filtered(message)
+
+
+def test_the_words_around_an_address_stay() -> None:
+    assert filtered("Look at https://a.example/b, then retry.") == "Look at <address>, then retry."
+    assert filtered('{"url": "http://a/b"}') == '{"url": "<address>"}'
+
+
 def test_a_known_key_is_taken_out_whatever_it_looks_like() -> None:
     assert filtered("the key is 'short'.", (Secret("short"),)) == "the key is '<secret>'."
 
@@ -37,6 +61,14 @@ def test_a_known_key_is_taken_out_whatever_it_looks_like() -> None:
 )
 def test_plain_words_stay(message: str) -> None:
     assert filtered(message) == message
+
+
+def test_only_the_beginning_of_a_long_message_is_read_and_no_word_is_cut_in_two() -> None:
+    key = "deadbeef" * 5
+    for length in range(READ_CHARACTERS_MAX - len(key) - 10, READ_CHARACTERS_MAX):
+        assert "dead" not in filtered(f"https://{'a' * (length - 9)} {key} and more")
+    assert filtered("eyJ-" * 4_000_000) == "…"
+    assert filtered("a:" * 4_000_000) == "…"
 
 
 def test_it_is_one_short_line() -> None:
