@@ -134,6 +134,11 @@ class CommonSettings(BaseSettings):
         return self.tls_cert_file is not None
 
     @property
+    def server_authority_file(self) -> Path | None:
+        """What verifies the services' certificates."""
+        return self.tls_server_ca_file or self.tls_client_ca_file
+
+    @property
     def service_names(self) -> frozenset[str]:
         """The subject alternative names of services; empty without TLS."""
         names = (name.strip() for name in self.tls_service_names.split(","))

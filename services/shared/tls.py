@@ -52,10 +52,18 @@ def channel_credentials(settings: CommonSettings) -> grpc.ChannelCredentials | N
     )
 
 
+def customer_credentials(settings: CommonSettings) -> grpc.ChannelCredentials | None:
+    """What a customer needs to call the public ports; None for plaintext.
+
+    Raises:
+        StartupError: the authority's certificate is missing or unreadable.
+    """
+    return grpc.ssl_channel_credentials(_server_authority(settings)) if settings.tls else None
+
+
 def _server_authority(settings: CommonSettings) -> bytes:
-    if settings.tls_server_ca_file is not None:
-        return _read(settings.tls_server_ca_file, "FLOWSTACK_TLS_SERVER_CA_FILE")
-    return _read(settings.tls_client_ca_file, "FLOWSTACK_TLS_CLIENT_CA_FILE")
+    variable = "FLOWSTACK_TLS_SERVER_CA_FILE" if settings.tls_server_ca_file else "FLOWSTACK_TLS_CLIENT_CA_FILE"
+    return _read(settings.server_authority_file, variable)
 
 
 def _read(path: Path | None, variable: str) -> bytes:

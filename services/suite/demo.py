@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 import sys
 from typing import TextIO
 
@@ -19,6 +20,7 @@ from flowstack_protos.type.v1 import type_pb2
 
 from services.shared.auth import AUTHORIZATION
 from services.shared.settings import CommonSettings
+from services.shared.tls import customer_credentials
 
 PLAN_ID = "starter"
 SENTENCE = "One call is one session, whatever its tokens or tools: reserved before it runs, counted once it is done."
@@ -46,8 +48,8 @@ class Demo:
         """
         settings = self._settings
         async with (
-            grpc.aio.insecure_channel(settings.billing_address) as billing,
-            grpc.aio.insecure_channel(settings.router_address) as router,
+            _channel(settings, settings.billing_address) as billing,
+            _channel(settings, settings.router_address) as router,
         ):
             try:
                 secret = await self._open_account(billing)
@@ -121,6 +123,7 @@ class Demo:
 
     def _print_next_steps(self, secret: str) -> None:
         settings = self._settings
+        security = f"-cacert {shlex.quote(str(settings.server_authority_file))}" if settings.tls else "-plaintext"
         body = json.dumps(
             {
                 "provider": "echo",
@@ -138,17 +141,24 @@ Vault        {settings.vault_address}   flowstack.vault.v1.VaultService
 
 Try it by hand:
 
-grpcurl -plaintext -H 'authorization: Bearer {secret}' \\
+grpcurl {security} -H 'authorization: Bearer {secret}' \\
   -d '{body}' \\
   {settings.router_address} flowstack.router.v1.RouterService/Complete
 
-grpcurl -plaintext -H 'authorization: Bearer {secret}' {settings.billing_address} \\
+grpcurl {security} -H 'authorization: Bearer {secret}' {settings.billing_address} \\
   flowstack.billing.v1.UsageService/GetUsage
 """
         )
 
     def _print(self, text: str, end: str = "\n") -> None:
         print(text, end=end, file=self._out, flush=True)
+
+
+def _channel(settings: CommonSettings, address: str) -> grpc.aio.Channel:
+    credentials = customer_credentials(settings)
+    if credentials is None:
+        return grpc.aio.insecure_channel(address)
+    return grpc.aio.secure_channel(address, credentials)
 
 
 async def run_demo(settings: CommonSettings) -> None:
