@@ -60,6 +60,7 @@ async def main() -> None:
     finally:
         await service.drain(0)
         await quota.close()
+        await keys.close()
         for provider in lineup.providers.values():
             await provider.aclose()
         await quota_channel.close()

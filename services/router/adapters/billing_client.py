@@ -30,6 +30,8 @@ REFUSED_SECONDS: Final = 2.0
 ENTRIES_MAX: Final = 100_000
 """Good keys, and refused ones, each."""
 CALL_SECONDS: Final = 2.0
+PAUSE_SECONDS: Final = 2.0
+"""Between two questions to a billing that did not answer the last one."""
 
 _REFUSALS: Final = frozenset({Reason.API_KEY_INVALID, Reason.API_KEY_REVOKED, Reason.API_KEY_EXPIRED})
 
@@ -83,11 +85,21 @@ class ApiKeys:
     Keys are remembered by a digest of the whole key, made with a secret of this process: what is in memory is of
     no use to anybody who reads it, and no two keys share an entry. Callers who ask for one key at the same time
     share one question to billing.
+
+    An answer that is no longer fresh is waited for while billing answers, so that a revoked key works no longer than
+    FRESH_SECONDS. Once a question was left open billing is down: what is known goes on to hold, without any wait, and
+    one task asks until there is an answer again, whoever calls meanwhile. It asks for the key that met the outage,
+    which is the only key that is kept, and for as long as that.
     """
 
-    def __init__(self, ask: AskBilling, clock: Clock) -> None:
+    def __init__(
+        self, ask: AskBilling, clock: Clock, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    ) -> None:
         self._ask = ask
         self._clock = clock
+        self._sleep = sleep
+        self._down = False
+        self._recovery: asyncio.Task[None] | None = None
         self._salt = secrets.token_bytes(32)
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
         # Apart from the good ones, so that a flood of wrong keys never pushes out those that an outage lives on.
@@ -114,8 +126,9 @@ class ApiKeys:
         return answer.caller
 
     def _holds(self, known: _Known, now_s: float) -> bool:
-        limit_s = REFUSED_SECONDS if isinstance(known.answer, FlowStackError) else FRESH_SECONDS
-        return now_s - known.asked_s < limit_s
+        if isinstance(known.answer, FlowStackError):
+            return now_s - known.asked_s < REFUSED_SECONDS
+        return now_s - known.asked_s < (STALE_SECONDS if self._down else FRESH_SECONDS)
 
     async def _look_up(self, digest: bytes, api_key: Secret) -> _Known:
         task = self._asking.get(digest)
@@ -132,14 +145,34 @@ class ApiKeys:
             known, store = _Known(await self._ask(api_key), asked_s), self._known
         except FlowStackError as error:
             if error.reason not in _REFUSALS:
+                self._went_down(digest, api_key)
                 return self._fall_back(digest, error, asked_s)
             known, store = _Known(error, asked_s), self._refused
+        self._down = False
         self._known.pop(digest, None)
         self._refused.pop(digest, None)
         store[digest] = known
         while len(store) > ENTRIES_MAX:
             store.popitem(last=False)
         return known
+
+    def _went_down(self, digest: bytes, api_key: Secret) -> None:
+        self._down = True
+        if self._recovery is None or self._recovery.done():
+            self._recovery = asyncio.create_task(self._recover(digest, api_key))
+
+    async def _recover(self, digest: bytes, api_key: Secret) -> None:
+        """Asks until billing has answered anybody."""
+        while self._down:
+            await self._sleep(PAUSE_SECONDS)
+            if self._down:
+                await self._look_up(digest, api_key)
+
+    async def close(self) -> None:
+        """Asks no more."""
+        if self._recovery is not None:
+            self._recovery.cancel()
+            await asyncio.wait((self._recovery,))
 
     def _fall_back(self, digest: bytes, error: FlowStackError, now_s: float) -> _Known:
         """The last good answer while billing is down; its age is not renewed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -54,9 +55,37 @@ def billing() -> FakeBilling:
     return FakeBilling()
 
 
+class Pauses:
+    """The waits between questions to a billing that is down, each held until a test lets it pass."""
+
+    def __init__(self) -> None:
+        self._gate = asyncio.Semaphore(0)
+        self.begun = asyncio.Semaphore(0)
+
+    async def __call__(self, _: float) -> None:
+        self.begun.release()
+        await self._gate.acquire()
+
+    def pass_(self) -> None:
+        self._gate.release()
+
+
 @pytest.fixture
-def keys(clock: HandClock, billing: FakeBilling) -> ApiKeys:
-    return ApiKeys(billing, clock)
+def pauses() -> Pauses:
+    return Pauses()
+
+
+@pytest.fixture
+async def keys(clock: HandClock, billing: FakeBilling, pauses: Pauses) -> AsyncIterator[ApiKeys]:
+    keys = ApiKeys(billing, clock, pauses)
+    yield keys
+    await keys.close()
+
+
+async def turns() -> None:
+    """Lets every task that can go on do so."""
+    for _ in range(20):
+        await asyncio.sleep(0)
 
 
 async def reason(keys: ApiKeys, key: str) -> Reason:
@@ -166,3 +195,136 @@ async def test_wrong_keys_do_not_push_out_good_ones(
     clock.now_s += 60
 
     assert (await keys.authenticate(Secret("good"))).account_id == "acct_good"
+
+
+class HangingBilling(FakeBilling):
+    """Takes each question and answers none until the gate opens; a question that times out fails as the client's do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hangs = False
+        self.questions: list[asyncio.Future[None]] = []
+
+    async def __call__(self, key: Secret) -> Identity:
+        if self.hangs:
+            self.asked.append(key.reveal())
+            question: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self.questions.append(question)
+            await question
+            raise DOWN
+        return await super().__call__(key)
+
+    def time_out(self) -> None:
+        """Lets the limit of every question that is asked now pass."""
+        for question in self.questions:
+            if not question.done():
+                question.set_result(None)
+
+
+@pytest.fixture
+def hanging(clock: HandClock, pauses: Pauses) -> tuple[HangingBilling, ApiKeys]:
+    billing = HangingBilling()
+    return billing, ApiKeys(billing, clock, pauses)
+
+
+async def test_a_billing_that_hangs_costs_one_wait_and_no_more(
+    hanging: tuple[HangingBilling, ApiKeys], clock: HandClock, pauses: Pauses
+) -> None:
+    billing, keys = hanging
+    for name in "ab":
+        await keys.authenticate(Secret(name))
+    clock.now_s += 11
+    billing.hangs = True
+    first = asyncio.create_task(keys.authenticate(Secret("a")))
+    await turns()
+    assert not first.done(), "billing is known to answer until it does not"
+    billing.time_out()
+    assert (await first).account_id == "acct_a"
+
+    asked = len(billing.asked)
+    for _ in range(100):
+        for name in "ab":
+            # Answered within the one turn that they get: nothing is waited for.
+            call = asyncio.create_task(keys.authenticate(Secret(name)))
+            await asyncio.sleep(0)
+            assert call.done()
+            assert call.result().account_id == f"acct_{name}"
+        clock.now_s += 1
+    assert len(billing.asked) == asked, "not one question for each request"
+
+    pauses.pass_()
+    await turns()
+    assert len(billing.asked) == asked + 1, "one question in the background"
+    assert (await keys.authenticate(Secret("b"))).account_id == "acct_b", "also while it hangs"
+    billing.time_out()
+    await keys.close()
+
+
+async def test_once_billing_answers_again_a_revoked_key_is_refused(
+    hanging: tuple[HangingBilling, ApiKeys], clock: HandClock, pauses: Pauses
+) -> None:
+    billing, keys = hanging
+    for name in "ab":
+        await keys.authenticate(Secret(name))
+    clock.now_s += 11
+    billing.hangs = True
+    first = asyncio.create_task(keys.authenticate(Secret("a")))
+    await turns()
+    billing.time_out()
+    await first
+    billing.hangs, billing.error = False, REVOKED
+    assert (await keys.authenticate(Secret("b"))).account_id == "acct_b", "nobody knows yet"
+    # Without any further request billing is asked again.
+    pauses.pass_()
+    await turns()
+
+    assert await reason(keys, "a") is Reason.API_KEY_REVOKED
+    assert await reason(keys, "b") is Reason.API_KEY_REVOKED, "though its answer is under five minutes old"
+    await keys.close()
+
+
+async def test_a_billing_that_is_down_is_asked_until_it_answers(
+    keys: ApiKeys, billing: FakeBilling, clock: HandClock, pauses: Pauses
+) -> None:
+    await keys.authenticate(Secret("a"))
+    clock.now_s += 11
+    billing.error = DOWN
+    await keys.authenticate(Secret("a"))
+    for count in range(3, 6):
+        await pauses.begun.acquire()
+        pauses.pass_()
+        await turns()
+        assert len(billing.asked) == count
+    billing.error = None
+    await pauses.begun.acquire()
+    pauses.pass_()
+    await turns()
+    assert len(billing.asked) == 6
+    pauses.pass_()
+    await turns()
+
+    assert len(billing.asked) == 6, "no longer once it has answered"
+    clock.now_s += 9
+    await keys.authenticate(Secret("a"))
+    assert len(billing.asked) == 6, "its answer is fresh"
+
+
+async def test_a_key_that_was_never_seen_is_asked_for_while_billing_is_down(
+    keys: ApiKeys, billing: FakeBilling, clock: HandClock
+) -> None:
+    billing.error = DOWN
+    assert await reason(keys, "a") is Reason.BILLING_UNAVAILABLE
+    billing.error = None
+    assert (await keys.authenticate(Secret("a"))).account_id == "acct_a"
+
+    clock.now_s += 11
+    billing.error = REVOKED
+    assert await reason(keys, "a") is Reason.API_KEY_REVOKED, "the answer told that billing is back"
+
+
+async def test_closing_ends_the_questions(keys: ApiKeys, billing: FakeBilling) -> None:
+    billing.error = DOWN
+    assert await reason(keys, "a") is Reason.BILLING_UNAVAILABLE
+    await keys.close()
+
+    assert [task for task in asyncio.all_tasks() if "ApiKeys" in repr(task)] == []
