@@ -34,7 +34,7 @@ demo: $(READY) ## The same, then exits
 	@exec $(BIN)/python -m services --demo --once
 
 test: $(READY) ## Runs every test
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest -m "not long" -n auto --maxprocesses 4 --dist loadfile
 
 test-long: $(READY) ## Runs every test, the long ones included
 	$(BIN)/python -m pytest

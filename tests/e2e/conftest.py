@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from tests.support.suite import ROOT, Suite, running_suite
-
-GRPCURL = "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4"
+from tests.support.grpcurl import find_grpcurl
+from tests.support.suite import Suite, running_suite
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -30,25 +27,14 @@ async def suite(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Suite
 
 @pytest.fixture(scope="session")
 def grpcurl() -> str:
-    """The program grpcurl: the installed one, or one built here where Go is. Skips where neither is; in CI it fails."""
-    found = shutil.which("grpcurl")
-    if found:
-        return found
-    go = shutil.which("go")
-    target = ROOT / ".venv" / "go"
-    if go is None:
+    """The program grpcurl. Skips where it is not installed and there is no Go to build it; in CI that fails."""
+    found = find_grpcurl()
+    if found is None:
         message = "grpcurl is not installed, and there is no Go to build it."
         if os.environ.get("CI") == "true":
             pytest.fail(message)
         pytest.skip(message)
-    program = target / "grpcurl"
-    if not program.exists():
-        environment = os.environ | {"GOBIN": str(target), "GOFLAGS": "-modcacherw"}
-        built = subprocess.run(
-            [go, "install", GRPCURL], env=environment, capture_output=True, text=True, timeout=110, check=False
-        )
-        assert built.returncode == 0, built.stderr
-    return str(program)
+    return found
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -12,6 +12,9 @@ import pytest
 
 from tests.support.suite import ROOT, Suite
 
+# The first test may have to wait until grpcurl is built.
+pytestmark = pytest.mark.timeout(600)
+
 SERVICES = {
     "router_address": {"flowstack.router.v1.RouterService"},
     "quota_address": {"flowstack.quota.v1.QuotaService"},

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.lock import locked
+
 HOME = Path(__file__).parent / "aimock"
 PROGRAM = HOME / "node_modules" / ".bin" / "llmock"
 NODE_MAJOR_MIN = 20
@@ -45,10 +47,14 @@ def _install() -> None:
     version = subprocess.run([str(node), "--version"], check=True, capture_output=True, text=True).stdout.strip()
     if int(version.removeprefix("v").partition(".")[0]) < NODE_MAJOR_MIN:
         _unavailable(f"node is {version}, and aimock needs {NODE_MAJOR_MIN} or newer")
-    if PROGRAM.exists():
-        return
+    with locked(HOME / ".lock"):
+        if not PROGRAM.exists():
+            _run_npm(str(npm))
+
+
+def _run_npm(npm: str) -> None:
     result = subprocess.run(
-        [str(npm), "ci", "--no-audit", "--no-fund", "--ignore-scripts"],
+        [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"],
         cwd=HOME,
         capture_output=True,
         text=True,

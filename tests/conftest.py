@@ -1,0 +1,28 @@
+"""The order of the whole run: what takes long begins first, what waits for a build comes last."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.grpcurl import start_building
+
+EARLY = ("simulation/test_seeds.py", "crash/test_kill.py", "e2e/test_sessions.py")
+LATE = ("e2e/test_grpcurl.py",)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Starts what later tests need; once, not in each worker."""
+    if not hasattr(session.config, "workerinput"):
+        start_building()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sorts the tests, each file staying together."""
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> int:
+    path = item.path.as_posix()
+    if path.endswith(EARLY):
+        return 0
+    return 2 if path.endswith(LATE) else 1
