@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
 from flowstack_protos.router.v1 import router_service_pb2, router_service_pb2_grpc
 
 from services.router import catalog
@@ -31,11 +34,22 @@ async def main() -> None:
     """Serves until a signal comes."""
     settings = load(RouterSettings)
     log.configure(NAME, settings.log_level)
+    entries = catalog.load(settings.providers_file)
+    async with AsyncExitStack() as opened:
+        await _serve(settings, entries, opened)
+
+
+async def _serve(settings: RouterSettings, entries: Catalog, opened: AsyncExitStack) -> None:
+    """Opens what the router works with, last to be closed first, and serves."""
     limits = settings.limits()
-    lineup = build_lineup(catalog.load(settings.providers_file), settings)
+    lineup = build_lineup(entries, settings)
+    for provider in lineup.providers.values():
+        opened.push_async_callback(provider.aclose)
     clock = SystemClock()
     quota_channel = connect(settings.quota_address, settings)
+    opened.push_async_callback(quota_channel.close)
     billing_channel = connect(settings.billing_internal_address, settings)
+    opened.push_async_callback(billing_channel.close)
     quota = QuotaClient(quota_channel)
     keys = ApiKeys(BillingClient(billing_channel).ask, clock)
     service = RouterService(quota=quota, lineup=lineup, clock=clock, limits=limits, resolver=Resolver(quota, clock))
@@ -53,54 +67,62 @@ async def main() -> None:
     )
     grace_s = limits.time_limit_s if settings.drain_grace_seconds is None else settings.drain_grace_seconds
     await quota.start()
-    try:
-        await serve_until_signal(
-            ServiceHost(NAME, settings, (port,)), grace_s, before_drain=lambda: service.drain(grace_s)
-        )
-    finally:
-        await service.drain(0)
-        await quota.close()
-        await keys.close()
-        for provider in lineup.providers.values():
-            await provider.aclose()
-        await quota_channel.close()
-        await billing_channel.close()
+    opened.push_async_callback(keys.close)
+    opened.push_async_callback(quota.close)
+    opened.push_async_callback(service.drain, 0)
+    await serve_until_signal(ServiceHost(NAME, settings, (port,)), grace_s, before_drain=lambda: service.drain(grace_s))
 
 
 def build_lineup(entries: Catalog, settings: RouterSettings) -> Lineup:
     """Makes the providers that the catalogue names; to be called inside the event loop.
 
+    Every key is read before the first provider is made, so that nothing is open where one is not valid.
+
     Raises:
-        StartupError: a key file cannot be read.
+        StartupError: a key is not valid, or its file cannot be read.
     """
     offered = {
-        name: entry for name, entry in entries.providers.items() if entry.kind != "echo" or settings.echo_enabled
+        name: _entry(entry, settings)
+        for name, entry in entries.providers.items()
+        if entry.kind != "echo" or settings.echo_enabled
     }
-    providers: dict[str, Provider] = {}
-    managed = set()
-    for name, entry in offered.items():
-        if entry.kind == "echo":
-            providers[name] = EchoProvider()
-            continue
-        key = operator_secret(entry.managed_api_key_env) if entry.managed_api_key_env else None
-        credentials = OpenAiCredentials(key) if key else None
-        if credentials is not None or entry.managed_without_key:
-            managed.add(name)
-        providers[name] = OpenAiProvider(
-            OpenAiSettings(
-                base_url=_base_url(entry, settings),
-                managed=credentials,
-                max_tokens_field=entry.max_tokens_field,
-                include_usage=entry.include_usage,
-            )
-        )
+    credentials = {name: _operators(entry) for name, entry in offered.items()}
+    managed = {
+        name
+        for name, entry in offered.items()
+        if entry.kind != "echo" and (credentials[name] is not None or entry.managed_without_key)
+    }
+    providers = {name: _provider(entry, credentials[name]) for name, entry in offered.items()}
     return Lineup(Catalog(offered), providers, frozenset(managed))
 
 
-def _base_url(entry: ProviderEntry, settings: RouterSettings) -> str:
+def _entry(entry: ProviderEntry, settings: RouterSettings) -> ProviderEntry:
+    """What the catalogue says, with the settings that take its place."""
     if entry.name == "openai" and settings.openai_base_url:
-        return settings.openai_base_url
-    return entry.base_url or DEFAULT_BASE_URL
+        # Which models there are is that server's affair.
+        return replace(entry, base_url=settings.openai_base_url, any_model=True)
+    return entry
+
+
+def _operators(entry: ProviderEntry) -> OpenAiCredentials | None:
+    """The operator's own credentials; None where there are none."""
+    if entry.kind == "echo" or not entry.managed_api_key_env:
+        return None
+    key = operator_secret(entry.managed_api_key_env)
+    return OpenAiCredentials(key) if key else None
+
+
+def _provider(entry: ProviderEntry, managed: OpenAiCredentials | None) -> Provider:
+    if entry.kind == "echo":
+        return EchoProvider()
+    return OpenAiProvider(
+        OpenAiSettings(
+            base_url=entry.base_url or DEFAULT_BASE_URL,
+            managed=managed,
+            max_tokens_field=entry.max_tokens_field,
+            include_usage=entry.include_usage,
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from services.router.domain.request import Choice
 from services.shared.errors import FlowStackError, Reason
@@ -16,8 +18,15 @@ from services.shared.settings import StartupError
 KINDS: Final = ("echo", "openai")
 """The protocols that are built in."""
 
+MODEL_BYTES_MAX: Final = 256
+"""What a request's `model` can hold."""
+
 MODALITIES: Final = ("text", "image")
 MICROS: Final = 1_000_000
+
+_PROVIDER_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+"""What a request's `provider` can hold."""
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +106,24 @@ class Catalog:
         return entry
 
 
+def base_url_fault(url: str) -> str | None:
+    """What is wrong with the address of a server, without quoting it; None where nothing is."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return "is not a valid address"
+    if not url.isascii() or not url.isprintable() or " " in url:
+        return "may hold neither spaces nor control characters, and ASCII only"
+    if parts.scheme not in ("http", "https") or not host:
+        return "has to be an address such as https://api.example.com/v1, with http:// or https:// and a host"
+    if "@" in parts.netloc:
+        return "may hold neither a name nor a password: keys come from a variable of their own"
+    if "?" in url or "#" in url:
+        return "may have neither a query nor a fragment: paths are added to its end"
+    return None
+
+
 def load(path: Path) -> Catalog:
     """Reads the file.
 
@@ -129,6 +156,10 @@ def parse(document: Mapping[str, Any]) -> Catalog:
 
 
 def _provider(name: str, raw: object, path: str) -> ProviderEntry:
+    if not _PROVIDER_NAME.fullmatch(name):
+        raise ValueError(
+            f"{path}: a provider's name is 1 to 64 of a-z, 0-9, _ and -, and begins with a letter or digit"
+        )
     table = _table(raw, path)
     _only(table, {"kind", "models", *_PROVIDER_TYPES}, path)
     kind = table.get("kind")
@@ -141,12 +172,15 @@ def _provider(name: str, raw: object, path: str) -> ProviderEntry:
     known: dict[str, Any] = {
         key: _typed(table[key], type_, f"{path}.{key}") for key, type_ in _PROVIDER_TYPES.items() if key in table
     }
-    if not known.get("base_url", "http").startswith("http"):
-        raise ValueError(f"{path}.base_url has to begin with http:// or https://")
+    if known.get("base_url") and (fault := base_url_fault(known["base_url"])):
+        raise ValueError(f"{path}.base_url {fault}")
+    if known.get("managed_api_key_env") and not _VARIABLE.fullmatch(known["managed_api_key_env"]):
+        raise ValueError(f"{path}.managed_api_key_env has to be the name of a variable")
     return ProviderEntry(name=name, kind=kind, models=models, aliases=_aliases(models, path), **known)
 
 
 def _model(name: str, raw: object, path: str) -> Model:
+    _check_model_name(name, path)
     table = _table(raw, path)
     _only(table, {*_MODEL_TYPES, "aliases", *_MODALITY_KEYS, *_PRICE_KEYS}, path)
     values: dict[str, Any] = {
@@ -155,10 +189,17 @@ def _model(name: str, raw: object, path: str) -> Model:
     for key in ("aliases", *_MODALITY_KEYS):
         if key in table:
             values[key] = _words(table[key], f"{path}.{key}", None if key == "aliases" else MODALITIES)
+    for alias in values.get("aliases", ()):
+        _check_model_name(alias, f"{path}.aliases")
     for key, target in _PRICE_KEYS.items():
         if key in table:
             values[target] = _micros(table[key], f"{path}.{key}")
     return Model(name=name, **values)
+
+
+def _check_model_name(name: str, path: str) -> None:
+    if not 0 < len(name.encode()) <= MODEL_BYTES_MAX:
+        raise ValueError(f"{path}: a model's name has 1 to {MODEL_BYTES_MAX} bytes")
 
 
 _PROVIDER_TYPES: Final[dict[str, type]] = {

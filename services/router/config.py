@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 from dotenv import dotenv_values
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from services.router.catalog import base_url_fault
 from services.router.limits import SessionLimits
 from services.shared.secret import Secret
 from services.shared.settings import CommonSettings, StartupError, is_loopback
@@ -21,6 +22,13 @@ class RouterSettings(CommonSettings):
     session_time_limit_seconds: float = Field(300, gt=0, le=3300)
     lease_seconds: float = Field(330, gt=0, le=3600)
     echo: bool | None = None
+
+    @field_validator("openai_base_url")
+    @classmethod
+    def _is_address(cls, url: str | None) -> str | None:
+        if url and (fault := base_url_fault(url)):
+            raise ValueError(fault)
+        return url
 
     @property
     def echo_enabled(self) -> bool:
@@ -47,15 +55,28 @@ def operator_secret(variable: str) -> Secret | None:
     It is looked for in the environment, in `.env`, and in the file that `<variable>_FILE` names.
 
     Raises:
-        StartupError: the file cannot be read.
+        StartupError: the file cannot be read, or what is found is not a key.
     """
     variables = {**dotenv_values(".env"), **os.environ}
     if value := variables.get(variable):
-        return Secret(value)
+        return _key(value, variable)
     path = variables.get(f"{variable}_FILE")
     if not path:
         return None
     try:
-        return Secret(Path(path).read_text().strip())
+        content = Path(path).read_text().strip()
+    except UnicodeDecodeError:
+        # Without the error: it quotes the file.
+        raise StartupError(f"{variable}_FILE names {path}, which is not a text file.") from None
     except OSError as error:
         raise StartupError(f"{variable}_FILE names {path}, which cannot be read ({error.strerror}).") from error
+    return _key(content, f"{variable}_FILE")
+
+
+def _key(value: str, source: str) -> Secret:
+    """`value` as a key that fits into a header."""
+    if not value or not value.isascii() or not value.isprintable() or " " in value:
+        raise StartupError(
+            f"What {source} gives is not a key: it has to be one line of ASCII without spaces. Set the key alone."
+        )
+    return Secret(value)

@@ -135,6 +135,10 @@ async def test_a_kill_leaves_the_lease_to_quota(settings: dict[str, str], quota:
         ("FLOWSTACK_LEASE_SECONDS", "310", "FLOWSTACK_LEASE_SECONDS"),
         ("FLOWSTACK_PROVIDERS_FILE", "/nowhere/providers.toml", "FLOWSTACK_PROVIDERS_FILE"),
         ("FLOWSTACK_ROUTER_ADDRESS", "0.0.0.0:0", "FLOWSTACK_TLS_CERT_FILE"),
+        ("FLOWSTACK_INTERNAL_TOKEN_FILE", "/nowhere/token", "FLOWSTACK_INTERNAL_TOKEN_FILE"),
+        ("FLOWSTACK_TLS_CERT_FILE", "/nowhere/cert.pem", "FLOWSTACK_TLS_"),
+        ("FLOWSTACK_OPENAI_BASE_URL", "notaurl", "FLOWSTACK_OPENAI_BASE_URL"),
+        ("OPENAI_API_KEY", "two\nlines", "OPENAI_API_KEY"),
     ],
 )
 async def test_settings_that_do_not_fit_end_it_with_a_sentence(
@@ -147,3 +151,4 @@ async def test_settings_that_do_not_fit_end_it_with_a_sentence(
     assert process.returncode == 78
     assert says in stderr.decode()
     assert "Traceback" not in stderr.decode()
+    assert "Unclosed" not in stderr.decode()

@@ -54,3 +54,61 @@ def test_the_operators_key_comes_from_variable_or_file(tmp_path: Path, monkeypat
     monkeypatch.setenv("LOST_KEY_FILE", str(tmp_path / "absent"))
     with pytest.raises(StartupError, match="LOST_KEY_FILE"):
         operator_secret("LOST_KEY")
+
+
+@pytest.mark.parametrize(
+    "value", ["two\nlines", "ends-with-a-line\n", "tab\there", "a space", "not-ascii-\u00e9", "nul-\x01"]
+)
+def test_a_key_that_no_header_can_hold_is_refused(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_KEY", value)
+    with pytest.raises(StartupError, match="SOME_KEY") as caught:
+        operator_secret("SOME_KEY")
+
+    assert value.strip() not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00binary", b"two\nlines\n", b"", b"\n"])
+def test_a_key_file_that_holds_no_key_is_refused(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "key").write_bytes(content)
+    monkeypatch.setenv("SOME_KEY_FILE", str(tmp_path / "key"))
+    with pytest.raises(StartupError, match="SOME_KEY_FILE"):
+        operator_secret("SOME_KEY")
+
+
+def test_a_key_file_may_be_a_folder_by_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_KEY_FILE", str(tmp_path))
+    with pytest.raises(StartupError, match="SOME_KEY_FILE"):
+        operator_secret("SOME_KEY")
+
+
+URLS = [
+    "notaurl",
+    "httpfoo",
+    "http:/one-slash/v1",
+    "ftp://x/v1",
+    "http://",
+    "http://:8000/v1",
+    "http://host:port/v1",
+    "http://host:99999/v1",
+    "http://ho st/v1",
+    "http://host/v1\nHost: other",
+    "http://user:hunter2@host/v1",
+    "http://host/v1?key=hunter2",
+    "http://host/v1#part",
+    "http://[::1/v1",
+]
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_a_base_url_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(StartupError, match="FLOWSTACK_OPENAI_BASE_URL") as caught:
+        load(RouterSettings, openai_base_url=url)
+
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8000/v1", "https://host", "http://[::1]:8000/v1/", "HTTP://host/v1"])
+def test_a_base_url_is_taken(url: str) -> None:
+    assert load(RouterSettings, openai_base_url=url).openai_base_url == url
