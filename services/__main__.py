@@ -20,6 +20,7 @@ from services.shared import log
 from services.shared.server import EXIT_STARTUP_FAILED, SERVICES
 from services.shared.settings import CommonSettings, StartupError, is_loopback, load
 from services.suite.demo import DemoFailedError, run_demo
+from services.suite.ports import assert_ports_are_free
 from services.suite.ready import admin_addresses, wait_until_serving
 from services.suite.supervisor import Supervisor
 
@@ -30,6 +31,7 @@ async def main(options: argparse.Namespace) -> int:
     """Runs the services; answers the exit code."""
     settings = load(CommonSettings)
     log.configure("suite", settings.log_level)
+    assert_ports_are_free(settings)
     _make_secrets(settings)
     stopping, hurried = asyncio.Event(), asyncio.Event()
 
@@ -38,7 +40,7 @@ async def main(options: argparse.Namespace) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
-    supervisor = Supervisor(os.environ, settings.data_dir / "logs" if options.demo else None)
+    supervisor = Supervisor(os.environ, settings.data_folder() / "logs" if options.demo else None)
     await supervisor.start()
     try:
         return await _first(
@@ -114,6 +116,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m services", description="Starts all services on this machine.")
     parser.add_argument("--demo", action="store_true", help="open a demo account and stream one session")
     parser.add_argument("--once", action="store_true", help="with --demo: exit afterwards")
+    os.umask(0o077)
     try:
         raise SystemExit(uvloop.run(main(parser.parse_args())))
     except StartupError as problem:

@@ -16,5 +16,9 @@ class BillingSettings(CommonSettings):
     """Another catalogue of plans and offers than the one that ships."""
 
     def database_url(self) -> str:
-        """The database's address."""
-        return self.billing_database or f"sqlite:///{self.data_dir / 'billing.db'}"
+        """The database's address.
+
+        Raises:
+            StartupError: the data folder cannot be made.
+        """
+        return self.billing_database or f"sqlite:///{self.data_folder() / 'billing.db'}"

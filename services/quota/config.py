@@ -25,10 +25,10 @@ class QuotaSettings(CommonSettings):
         """The SQLite file.
 
         Raises:
-            StartupError: the setting names no SQLite file.
+            StartupError: the setting names no SQLite file, or the data folder cannot be made.
         """
         if self.quota_store is None:
-            return self.data_dir / "quota.db"
+            return self.data_folder() / "quota.db"
         if not self.quota_store.startswith(SQLITE) or len(self.quota_store) == len(SQLITE):
             raise StartupError(
                 "FLOWSTACK_QUOTA_STORE has to be sqlite:/// and a path, such as sqlite:///var/quota.db, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from grpc_channelz.v1.channelz_pb2_grpc import add_ChannelzServicer_to_server
 from grpc_health.v1 import health_pb2_grpc
 
 from services.shared import health, log
+from services.shared.addresses import UNIX, listening_problem, other_port
 from services.shared.auth import Authenticator, Policy
 from services.shared.interceptor import TRANSPORT_BYTES_MAX, Plain, RpcInterceptor, policies_without_rpc
 from services.shared.reflection import METHODS as REFLECTION_METHODS
@@ -208,17 +210,32 @@ def bind(server: grpc.aio.Server, address: str, setting: str, credentials: grpc.
     Raises:
         StartupError: the port is taken, or the address is none of this machine's.
     """
+    # gRPC gives no reason, and takes the file of a Unix socket away from a server that uses it.
+    held: list[socket.socket] = []
+    problem = listening_problem(address, held)
+    for one in held:
+        one.close()
+    if problem is not None:
+        raise StartupError(cannot_listen(address, setting, problem))
     try:
         if credentials is None:
             return server.add_insecure_port(address)
         return server.add_secure_port(address, credentials)
     except RuntimeError as error:
-        host, _, number = address.rpartition(":")
-        other = f"{host}:{int(number) + 100}" if setting.endswith("_ADDRESS") else str(int(number) + 100)
-        raise StartupError(
-            f"Cannot listen on {address}: the port is taken, or the address is not this machine's. "
-            f"Stop what listens on port {number}, or set {setting}, for instance {setting}={other}."
-        ) from error
+        raise StartupError(cannot_listen(address, setting, "somebody was faster")) from error
+
+
+def cannot_listen(address: str, setting: str, problem: str) -> str:
+    """The sentence for an address that cannot be had."""
+    if address.startswith(UNIX):
+        return f"Cannot listen on {address}: {problem}. Set {setting} to another path."
+    return f"Cannot listen on {address}: {problem}. Stop what listens there, or set {proposal(address, setting)}."
+
+
+def proposal(address: str, setting: str) -> str:
+    """Another value for the setting of a port that cannot be had."""
+    other = other_port(address)
+    return f"{setting}={other if setting.endswith('_ADDRESS') else other.rpartition(':')[2]}"
 
 
 async def serve_until_signal(
@@ -295,7 +312,11 @@ def _on_closed(loop: asyncio.AbstractEventLoop, pipe: int, callback: Callable[[]
 
 
 def run(name: str, main: Callable[[], Awaitable[None]]) -> None:
-    """Runs a service's main coroutine on uvloop and turns a StartupError into one sentence and exit code 78."""
+    """Runs a service's main coroutine on uvloop and turns a StartupError into one sentence and exit code 78.
+
+    What the service writes is for its own user alone.
+    """
+    os.umask(0o077)
     try:
         uvloop.run(_as_coroutine(main))
     except StartupError as error:

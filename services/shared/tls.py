@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 
 import grpc
@@ -27,13 +28,11 @@ def server_credentials(
                 "something in front of the service encrypts."
             )
         return None
-    pair = (
-        _read(settings.tls_key_file, "FLOWSTACK_TLS_KEY_FILE"),
-        _read(settings.tls_cert_file, "FLOWSTACK_TLS_CERT_FILE"),
-    )
+    certificate, key = _pair(settings)
+    pair = (key, certificate)
     if not internal:
         return grpc.ssl_server_credentials([pair])
-    authority = _read(settings.tls_client_ca_file, "FLOWSTACK_TLS_CLIENT_CA_FILE")
+    authority = _certificates(settings.tls_client_ca_file, "FLOWSTACK_TLS_CLIENT_CA_FILE")
     return grpc.ssl_server_credentials([pair], root_certificates=authority, require_client_auth=True)
 
 
@@ -45,11 +44,8 @@ def channel_credentials(settings: CommonSettings) -> grpc.ChannelCredentials | N
     """
     if not settings.tls:
         return None
-    return grpc.ssl_channel_credentials(
-        root_certificates=_server_authority(settings),
-        private_key=_read(settings.tls_key_file, "FLOWSTACK_TLS_KEY_FILE"),
-        certificate_chain=_read(settings.tls_cert_file, "FLOWSTACK_TLS_CERT_FILE"),
-    )
+    certificate, key = _pair(settings)
+    return grpc.ssl_channel_credentials(_server_authority(settings), key, certificate)
 
 
 def customer_credentials(settings: CommonSettings) -> grpc.ChannelCredentials | None:
@@ -63,7 +59,40 @@ def customer_credentials(settings: CommonSettings) -> grpc.ChannelCredentials | 
 
 def _server_authority(settings: CommonSettings) -> bytes:
     variable = "FLOWSTACK_TLS_SERVER_CA_FILE" if settings.tls_server_ca_file else "FLOWSTACK_TLS_CLIENT_CA_FILE"
-    return _read(settings.server_authority_file, variable)
+    return _certificates(settings.server_authority_file, variable)
+
+
+def _pair(settings: CommonSettings) -> tuple[bytes, bytes]:
+    """The certificate and its key, which fit each other."""
+    certificate = _certificates(settings.tls_cert_file, "FLOWSTACK_TLS_CERT_FILE")
+    key = _read(settings.tls_key_file, "FLOWSTACK_TLS_KEY_FILE")
+    assert settings.tls_cert_file is not None
+    try:
+        # An encrypted key must not ask at the terminal: no password is the answer to any question.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+            settings.tls_cert_file, settings.tls_key_file, password=lambda: b""
+        )
+    except (ssl.SSLError, ValueError) as error:
+        problem = (
+            "does not belong to the certificate of FLOWSTACK_TLS_CERT_FILE"
+            if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH"
+            else "is not a private key in PEM without a password"
+        )
+        raise StartupError(
+            f"FLOWSTACK_TLS_KEY_FILE names {settings.tls_key_file}, which {problem}. Name the certificate's key."
+        ) from None
+    return certificate, key
+
+
+def _certificates(path: Path | None, variable: str) -> bytes:
+    content = _read(path, variable)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=content.decode("ascii"))
+    except (ssl.SSLError, ValueError):
+        raise StartupError(
+            f"{variable} names {path}, which holds no certificate in PEM. Name a file that does."
+        ) from None
+    return content
 
 
 def _read(path: Path | None, variable: str) -> bytes:

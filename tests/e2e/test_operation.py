@@ -61,6 +61,32 @@ async def test_the_demonstration_names_a_taken_port_too(suite: Suite, tmp_path: 
     assert "Traceback" not in result.stderr
 
 
+async def test_all_taken_ports_are_named_at_once(suite: Suite, tmp_path: Path) -> None:
+    settings = suite.settings
+    taken = {
+        "FLOWSTACK_ROUTER_ADDRESS": settings.router_address,
+        "FLOWSTACK_BILLING_INTERNAL_ADDRESS": settings.billing_internal_address,
+        "FLOWSTACK_ADMIN_PORT_BASE": str(settings.admin_port_base),
+    }
+    result = await start(tmp_path / "data", **taken)
+    assert result.returncode == EXIT_STARTUP_FAILED
+    for setting, value in taken.items():
+        host, _, number = value.rpartition(":")
+        assert f"{host or '127.0.0.1'}:{number} ({setting}: port {number} is taken)" in result.stderr
+        assert f"{setting}={host}{':' if host else ''}{int(number) + 100}" in result.stderr
+    assert settings.quota_address not in result.stderr
+    assert '"restarting"' not in result.stderr
+    assert not (tmp_path / "data").exists(), "nothing is made before the ports are known to be free"
+
+
+async def test_one_port_for_two_services_is_told(tmp_path: Path) -> None:
+    result = await start(
+        tmp_path, FLOWSTACK_ROUTER_ADDRESS="127.0.0.1:19791", FLOWSTACK_VAULT_ADDRESS="127.0.0.1:19791"
+    )
+    assert result.returncode == EXIT_STARTUP_FAILED
+    assert "FLOWSTACK_VAULT_ADDRESS" in result.stderr
+
+
 async def test_a_second_suite_cannot_take_the_same_data(suite: Suite, tmp_path: Path) -> None:
     result = await start(tmp_path, FLOWSTACK_DATA_DIR=str(suite.data))
     assert result.returncode == EXIT_STARTUP_FAILED
@@ -74,7 +100,7 @@ async def test_an_address_beyond_loopback_needs_tls(tmp_path: Path) -> None:
         FLOWSTACK_ROUTER_ADDRESS="0.0.0.0:0",
         FLOWSTACK_ADMIN_TOKEN="a",
         FLOWSTACK_INTERNAL_TOKEN="b",
-        FLOWSTACK_KEY_PEPPER="c",
+        FLOWSTACK_KEY_PEPPER="c" * 16,
     )
     assert result.returncode == EXIT_STARTUP_FAILED
     assert "FLOWSTACK_ALLOW_PLAINTEXT" in result.stderr
