@@ -5,10 +5,17 @@ from __future__ import annotations
 from flowstack_protos.vault.v1 import vault_service_pb2, vault_service_pb2_grpc
 
 from services.shared import log
-from services.shared.auth import Authenticator, Policy
+from services.shared.auth import Authenticator, Caller, Policy
+from services.shared.errors import FlowStackError, Reason
+from services.shared.secret import Secret
 from services.shared.server import DRAIN_GRACE_SECONDS, Port, Registration, ServiceHost, run, serve_until_signal
 from services.shared.settings import load
 from services.vault.config import VaultSettings
+
+
+async def _no_keys_yet(_: Secret) -> Caller:
+    # Whose key it is would change nothing: no method is served to anybody.
+    raise FlowStackError(Reason.METHOD_NOT_AVAILABLE, "The vault is declared but not served by this version.")
 
 
 async def main() -> None:
@@ -27,7 +34,7 @@ async def main() -> None:
         settings.vault_address,
         "FLOWSTACK_VAULT_ADDRESS",
         [registration],
-        lambda policies: Authenticator(policies, admin_tokens=admin_tokens),
+        lambda policies: Authenticator(policies, admin_tokens=admin_tokens, authenticate_key=_no_keys_yet),
     )
     await serve_until_signal(ServiceHost("vault", settings, [port]), settings.grace_s(DRAIN_GRACE_SECONDS))
 
