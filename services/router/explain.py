@@ -10,6 +10,7 @@ _SENTENCES = {
     Reason.PROVIDER_RATE_LIMITED: "The provider limits the rate. Wait, then try again, or name a fallback.",
     Reason.PROVIDER_REJECTED_REQUEST: "The provider refused the request or its key. Correct it before trying again.",
     Reason.INVALID_REQUEST: "The session was broken off by its caller. Send what was owed within the time.",
+    Reason.BYOK_REQUIRED: "The operator has no credentials for that provider. Send your own in byok.",
     Reason.SESSION_TIME_LIMIT: "The session's time limit passed before any output. Try again, or ask for less.",
     Reason.SHUTTING_DOWN: "This router is shutting down and could not let the session finish. Try again.",
     Reason.QUOTA_UNAVAILABLE: "Quota did not confirm a reservation, so no session started. Try again.",

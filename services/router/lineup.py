@@ -17,7 +17,7 @@ from services.router.domain.request import (
     OpenAiCredentials,
 )
 from services.router.providers.port import Provider
-from services.shared.errors import FlowStackError, Reason, invalid_request
+from services.shared.errors import invalid_request
 
 _KIND_OF: Final[dict[type[Credentials], str]] = {
     OpenAiCredentials: "openai",
@@ -38,10 +38,12 @@ class Lineup:
     def candidates(self, request: CompletionRequest) -> tuple[Candidate, ...]:
         """Who may serve `request`: first choice, then fallbacks, each with the credentials that it would use.
 
+        One for which nobody has credentials is named all the same: what quota has to say of the request, a repeat or a
+        block, comes before that. A provider or model that is not in the catalogue cannot be put to quota.
+
         Raises:
-            FlowStackError: MODEL_NOT_FOUND; BYOK_REQUIRED where neither the caller nor the operator has credentials;
-                INVALID_REQUEST where a credential could be meant for two providers, or a provider cannot do what
-                is asked.
+            FlowStackError: MODEL_NOT_FOUND; INVALID_REQUEST where a credential could be meant for two providers, or a
+                provider cannot do what is asked.
         """
         found = [self.catalog.find(choice) for choice in request.choices]
         owners = self._owners([entry for entry, _ in found], request.credentials)
@@ -72,10 +74,4 @@ class Lineup:
     def _candidate(self, entry: ProviderEntry, model: str, credentials: Credentials | None) -> Candidate:
         if credentials is not None or entry.kind == "echo":
             return Candidate(entry.name, model, CredentialMode.BYOK, credentials)
-        if entry.name not in self.managed:
-            raise FlowStackError(
-                Reason.BYOK_REQUIRED,
-                f"The operator has no credentials for {entry.name}. Send your own in byok.",
-                metadata={"provider": entry.name},
-            )
-        return Candidate(entry.name, model, CredentialMode.MANAGED)
+        return Candidate(entry.name, model, CredentialMode.MANAGED, has_credentials=entry.name in self.managed)

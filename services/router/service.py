@@ -77,7 +77,7 @@ class RouterService:
         """Starts a session that ends with the model's first answer.
 
         Raises:
-            FlowStackError: INVALID_REQUEST, MODEL_NOT_FOUND, BYOK_REQUIRED, SHUTTING_DOWN; nothing was reserved.
+            FlowStackError: INVALID_REQUEST, MODEL_NOT_FOUND, SHUTTING_DOWN; nothing was reserved, and quota not asked.
         """
         return self._start(customer, request, None)
 

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Final
 
 from services.router.buffer import EventBuffer, ReaderStalledError
@@ -109,6 +110,7 @@ class _BrokenError(Exception):
         detail: str = "",
         *,
         violations: Sequence[FieldViolation] = (),
+        metadata: Mapping[str, str] = MappingProxyType({}),
         retry_after: timedelta | None = None,
         quote: _Quote | None = None,
     ) -> None:
@@ -116,6 +118,7 @@ class _BrokenError(Exception):
         self.cause = cause
         self.detail = detail
         self.quote = quote
+        self.metadata = metadata
         self.violations = violations
         self.retry_after = retry_after
 
@@ -190,6 +193,7 @@ class Session:
 
     async def _converse(self) -> FinishReason:
         grant = await self._reserve()
+        self._check_credentials()
         prompt = _capped(self._assignment.request.prompt, grant.quota)
         await self.buffer.put((SessionStarted(self._assignment.session_id, grant.quota),))
         results, loop = self._assignment.results, ToolLoop(grant.quota.max_tool_rounds)
@@ -229,6 +233,16 @@ class Session:
             raise _BrokenError(Cause.RESERVATION_UNKNOWN)
         failpoints.hit("router.after_reserve")
         return grant
+
+    def _check_credentials(self) -> None:
+        """Every candidate has to be one that could be called, and quota's refusals of the request come first."""
+        for candidate in self._assignment.candidates:
+            if not candidate.has_credentials:
+                raise _BrokenError(
+                    Cause.CREDENTIALS_MISSING,
+                    f"Provider: {candidate.provider}.",
+                    metadata={"provider": candidate.provider},
+                )
 
     async def _answer(self, prompt: Prompt, candidates: Sequence[Candidate]) -> Answer:
         """One round's answer, from the first candidate that gives one."""
@@ -296,6 +310,7 @@ class Session:
         if ending.error is None:
             self.buffer.close(SessionFinished(outcome, state, quota))
             return
+        metadata = session_metadata(assignment.session_id, state) if self._reserved else {}
         detail, quote = broken.detail, broken.quote
         if quote is not None and quote.message and quote.may_follow(ending.error):
             detail = f"{detail}: {quote.message}"
@@ -303,7 +318,7 @@ class Session:
             error=FlowStackError(
                 ending.error,
                 explanation(ending.error, detail, counted=ending.counted),
-                metadata=session_metadata(assignment.session_id, state) if self._reserved else {},
+                metadata={**broken.metadata, **metadata},
                 violations=broken.violations,
                 retry_after=broken.retry_after,
             )

@@ -5,6 +5,7 @@
     the client goes away, after output                                  counted
     the client goes away, an attempt alive, before output               managed: counted; BYOK: released
     the client goes away before anything was sent, or between attempts  released
+    nobody has credentials for a candidate that quota allowed           released, BYOK_REQUIRED
     every candidate fails before output                                 released
     the provider fails after output, on its side or ours                released
     after output: a 4xx, or the caller's own key refused or limited     counted
@@ -48,6 +49,8 @@ class Cause(Enum):
     """The router drains and could not wait longer."""
     INTERNAL = "internal"
     """The router has a defect."""
+    CREDENTIALS_MISSING = "credentials-missing"
+    """The plan includes a provider for which the operator has no credentials, and the caller sent none."""
     RESERVATION_UNKNOWN = "reservation-unknown"
     """Quota's answer to the reservation did not arrive, or was a replay."""
 
@@ -94,6 +97,7 @@ class Ending:
 _ALWAYS: Final = {
     Cause.SHUTTING_DOWN: Ending(FinishReason.FAILED, ReleaseReason.SHUTTING_DOWN, Reason.SHUTTING_DOWN),
     Cause.INTERNAL: Ending(FinishReason.FAILED, ReleaseReason.INTERNAL, Reason.INTERNAL),
+    Cause.CREDENTIALS_MISSING: Ending(FinishReason.FAILED, ReleaseReason.REQUEST_REJECTED, Reason.BYOK_REQUIRED),
     Cause.RESERVATION_UNKNOWN: Ending(FinishReason.FAILED, ReleaseReason.RESERVATION_UNKNOWN, Reason.QUOTA_UNAVAILABLE),
 }
 """What ends the same however far the session came."""

@@ -142,6 +142,8 @@ class Candidate:
     model: str
     credential_mode: CredentialMode
     credentials: Credentials | None = field(default=None, repr=False)
+    has_credentials: bool = True
+    """False where neither the caller nor the operator has any: it can be put to quota, never to its provider."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,6 +146,8 @@ async def running_router(
         "openai": OpenAiProvider(OpenAiSettings(base_url=upstream.url, managed=managed, timeouts=timeouts)),
         "backup": OpenAiProvider(OpenAiSettings(base_url=upstream.url, managed=managed, timeouts=timeouts)),
     }
+    # One for which the operator has no credentials.
+    providers["bare"] = OpenAiProvider(OpenAiSettings(base_url=upstream.url, timeouts=timeouts))
     catalog = Catalog(
         {
             "echo": ProviderEntry("echo", "echo", models={"echo-1": Model("echo-1")}),
@@ -153,6 +155,7 @@ async def running_router(
                 "openai", "openai", models={"gpt-4o": Model("gpt-4o", ("best",))}, aliases={"best": "gpt-4o"}
             ),
             "backup": ProviderEntry("backup", "openai", any_model=True),
+            "bare": ProviderEntry("bare", "openai", any_model=True),
         }
     )
     clock = SystemClock()

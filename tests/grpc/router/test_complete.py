@@ -9,7 +9,7 @@ import pytest
 from flowstack_protos.router.v1 import router_service_pb2 as pb
 from flowstack_protos.type.v1 import type_pb2
 
-from services.shared.errors import Reason
+from services.shared.errors import FlowStackError, Reason
 from tests.grpc.router.harness import (
     BYOK_KEY,
     MANAGED_KEY,
@@ -265,3 +265,74 @@ async def test_models_are_listed_by_page(router: RouterUnderTest) -> None:
     assert second.models[0].aliases == ["best"]
     assert second.models[0].byok_available
     assert not second.models[0].managed_available
+
+
+def bare_request() -> pb.CompleteRequest:
+    """For a provider on which neither the caller nor the operator has credentials."""
+    return pb.CompleteRequest(provider="bare", model="m", messages=[user("x")], request_id="once")
+
+
+async def test_a_repeat_is_told_before_the_credentials_that_it_lacks(router: RouterUnderTest) -> None:
+    request = echo_request("x")
+    request.request_id = "once"
+    await router.events(request)
+    _, error = await router.failure(bare_request())
+
+    assert error.reason is Reason.DUPLICATE_REQUEST
+    assert router.quota.states() == ["COMMITTED"]
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        Reason.ENTITLEMENT_MISSING,
+        Reason.SUBSCRIPTION_ENDED,
+        Reason.BUDGET_EXCEEDED,
+        Reason.PAYMENT_OVERDUE,
+        Reason.ACCOUNT_SUSPENDED,
+    ],
+)
+async def test_what_quota_refuses_is_told_before_the_credentials_that_are_lacking(
+    router: RouterUnderTest, reason: Reason
+) -> None:
+    router.quota.faults.errors["reserve"] = FlowStackError(reason, "No.")
+    _, error = await router.failure(bare_request())
+
+    assert error.reason is reason
+
+
+async def test_quota_refuses_a_provider_that_the_plan_does_not_include(router: RouterUnderTest) -> None:
+    _, error = await router.failure(bare_request())
+
+    assert error.reason is Reason.BYOK_REQUIRED
+    assert router.quota.states() == []
+
+
+@pytest.mark.parametrize("position", ["first", "fallback"])
+async def test_a_plan_that_includes_what_the_operator_has_no_credentials_for(
+    router: RouterUnderTest, position: str
+) -> None:
+    router.quota.managed_providers = ["openai", "bare"]
+    request = bare_request()
+    if position == "fallback":
+        request = openai_request(byok=False, request_id="once", fallbacks=[pb.Fallback(provider="bare", model="m")])
+    events, error = await router.failure(request)
+
+    assert events == [], "nothing has started"
+    assert router.upstream.requests == []
+    assert error.reason is Reason.BYOK_REQUIRED
+    session = router.quota.only
+    assert error.metadata == {
+        "provider": "bare",
+        "session_id": session.session_id,
+        "session_state": "RELEASED",
+        "counted": "false",
+    }
+    assert router.quota.states() == ["RELEASED"]
+    assert session.release_reason == type_pb2.RELEASE_REASON_REQUEST_REJECTED
+
+    # The caller's retry with the same request_id and its own key takes its place.
+    retry = echo_request("x")
+    retry.request_id = "once"
+    await router.events(retry)
+    assert router.quota.states() == ["RELEASED", "COMMITTED"]

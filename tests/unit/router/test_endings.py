@@ -100,6 +100,11 @@ ROWS = [
         Ending(FinishReason.FAILED, ReleaseReason.RESERVATION_UNKNOWN, Reason.QUOTA_UNAVAILABLE),
     ),
     (
+        "nobody has credentials for a candidate",
+        Situation(Cause.CREDENTIALS_MISSING),
+        Ending(FinishReason.FAILED, ReleaseReason.REQUEST_REJECTED, Reason.BYOK_REQUIRED),
+    ),
+    (
         "every candidate fails, the last is refused",
         Situation(
             Cause.PROVIDER_FAILED,

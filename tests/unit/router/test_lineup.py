@@ -76,9 +76,10 @@ def test_echo_needs_none_and_counts_as_the_callers_own() -> None:
 
 
 def test_without_anybodys_credentials() -> None:
-    with pytest.raises(FlowStackError) as caught:
-        LINEUP.candidates(request("vllm", "openai"))
-    assert caught.value.reason is Reason.BYOK_REQUIRED
+    served, lacking = LINEUP.candidates(request("vllm", "openai"))
+
+    assert (served.credential_mode, served.has_credentials) == (MANAGED, True)
+    assert (lacking.credential_mode, lacking.has_credentials) == (MANAGED, False)
 
 
 def test_a_credential_is_never_shown() -> None:
