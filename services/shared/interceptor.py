@@ -117,11 +117,13 @@ class RpcInterceptor:
         *,
         plain: Mapping[str, Plain] = MappingProxyType({}),
         monotonic_s: Callable[[], float] = time.monotonic,
+        unary_s_max: float = UNARY_SECONDS_MAX,
     ) -> None:
         self._server = server
         self._authenticator = authenticator
         self._plain = plain
         self._monotonic_s = monotonic_s
+        self.unary_s_max = unary_s_max
         self._log = get_logger()
 
     def add_generic_rpc_handlers(self, handlers: Iterable[Any]) -> None:
@@ -227,7 +229,7 @@ class _Call:
             outcome = _Outcome(self._interceptor, self._method, self._policy)
             try:
                 if context.time_remaining() is None:
-                    async with asyncio.timeout(UNARY_SECONDS_MAX):
+                    async with asyncio.timeout(self._interceptor.unary_s_max):
                         return await run(request, context)
                 return await run(request, context)
             except BaseException as error:
@@ -323,9 +325,10 @@ class _Outcome:
                 Reason.METHOD_NOT_AVAILABLE, "This method is declared but not served by this version."
             )
         if isinstance(error, TimeoutError):
+            limit_s = self._interceptor.unary_s_max
             return FlowStackError(
                 Reason.CALL_TIME_LIMIT,
-                f"The call had no deadline and took over {UNARY_SECONDS_MAX:.0f} s. Try again, with a deadline.",
+                f"The call had no deadline and took over {limit_s:.0f} s. Try again, with a deadline.",
             )
         self._interceptor.failed(self._method, error)
         return FlowStackError(
