@@ -63,10 +63,11 @@ class Inbox:
 
     async def receive(self) -> tuple[ToolResultPart, ...] | None:
         """The next results; see the session's port."""
-        item = await self._queue.get()
-        if isinstance(item, FlowStackError):
-            raise item
-        return item
+        return _results(await self._queue.get())
+
+    def unasked(self) -> tuple[ToolResultPart, ...] | None:
+        """Results that nobody asked for; see the session's port."""
+        return None if self._queue.empty() else _results(self._queue.get_nowait())
 
     def close(self) -> None:
         """Reads no more."""
@@ -105,3 +106,9 @@ class Inbox:
             # A cancelled call's requests end as well, and gRPC tells that first; the cancellation stops this task.
             await asyncio.sleep(CANCELLATION_SECONDS)
             await self._queue.put(None)
+
+
+def _results(item: tuple[ToolResultPart, ...] | FlowStackError | None) -> tuple[ToolResultPart, ...] | None:
+    if isinstance(item, FlowStackError):
+        raise item
+    return item

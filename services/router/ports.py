@@ -45,3 +45,11 @@ class ToolResultSource(Protocol):
             FlowStackError: INVALID_REQUEST, a message that is no tool results or breaks a rule.
         """
         ...
+
+    def unasked(self) -> tuple[ToolResultPart, ...] | None:
+        """Results that are there already, though none are owed; None where there are none.
+
+        Raises:
+            FlowStackError: as receive.
+        """
+        ...

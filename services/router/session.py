@@ -200,8 +200,11 @@ class Session:
         candidates = self._assignment.candidates
         while True:
             answer = await self._answer(prompt, candidates)
-            wanted = loop.ask(answer.calls) if results is not None else ()
-            if results is None or not wanted:
+            if results is None:
+                return answer.finish.reason
+            wanted = loop.ask(answer.calls)
+            if not wanted:
+                _check_nothing_sent(results)
                 return answer.finish.reason
             await self.buffer.put((ToolResultsWanted(wanted),))
             await self._collect(results, loop)
@@ -293,12 +296,19 @@ class Session:
         except ToolLoopError as error:
             raise _BrokenError(Cause.CALLER_ERROR, str(error)) from None
         except FlowStackError as error:
-            raise _BrokenError(Cause.CALLER_ERROR, error.message, violations=error.violations) from None
+            raise _caller_error(error) from None
 
     async def _end(self, broken: _BrokenError, finish_reason: FinishReason) -> None:
         """Decides how the session ends, resolves it, and tells the client."""
         tally, assignment = self._tally, self._assignment
-        situation = Situation(broken.cause, tally.output_begun, tally.alive, finish_reason, tally.failures)
+        situation = Situation(
+            broken.cause,
+            output_begun=tally.output_begun,
+            answered=tally.answered,
+            alive=tally.alive,
+            finish_reason=finish_reason,
+            failures=tally.failures,
+        )
         ending = decide(situation)
         tally.abandon(self._world.clock.monotonic_s())
         outcome = tally.outcome(ending)
@@ -331,6 +341,20 @@ class Session:
         task = world.resolver.start(claim, ending, outcome)
         await asyncio.wait((task,), timeout=world.limits.resolution_answer_s)
         return task.result() if task.done() and not task.cancelled() else None
+
+
+def _check_nothing_sent(results: ToolResultSource) -> None:
+    """Looks at what has come since the last results that were owed, now that none will be."""
+    try:
+        unasked = results.unasked()
+    except FlowStackError as error:
+        raise _caller_error(error) from None
+    if unasked is not None:
+        raise _BrokenError(Cause.CALLER_ERROR, "Tool results came that were not asked for.")
+
+
+def _caller_error(error: FlowStackError) -> _BrokenError:
+    return _BrokenError(Cause.CALLER_ERROR, error.message, violations=error.violations)
 
 
 def _capped(prompt: Prompt, quota: Quota) -> Prompt:

@@ -9,7 +9,8 @@
     every candidate fails before output                                 released
     the provider fails after output, on its side or ours                released
     after output: a 4xx, or the caller's own key refused or limited     counted
-    after output: the caller breaks the tool loop or stops reading      counted
+    after output, or an empty answer: the caller breaks the tool loop   counted
+    after output: the caller stops reading                              counted
     the time limit, before output                                       released, SESSION_TIME_LIMIT
     the time limit, after output                                        counted, ends well with TIME_LIMIT
     the router drains or fails; the reservation's outcome is unknown    released
@@ -40,7 +41,8 @@ class Cause(Enum):
     READER_STALLED = "reader-stalled"
     """The client takes no more output."""
     CALLER_ERROR = "caller-error"
-    """The client broke the tool loop: results missing, invalid, over a limit, or owed when it half-closed."""
+    """The client broke the tool loop: results missing, invalid, not asked for, over a limit, or owed when it
+    half-closed."""
     PROVIDER_FAILED = "provider-failed"
     """The last attempt failed and there is none to follow."""
     TIME_LIMIT = "time-limit"
@@ -70,6 +72,8 @@ class Situation:
     cause: Cause
     output_begun: bool = False
     """True once anything of the model's was handed to the client."""
+    answered: bool = False
+    """True once a provider call came to its own end: what follows belongs to a later round, or to none."""
     alive: CredentialMode | None = None
     """The mode of the provider call that was running; None when none was."""
     finish_reason: FinishReason = FinishReason.STOP
@@ -128,8 +132,8 @@ def _client_gone(situation: Situation) -> Ending:
 
 
 def _caller_broke_off(situation: Situation) -> Ending:
-    # Nobody can owe results or stop reading before there is output; where it happens it is as if they had left.
-    if situation.output_begun or situation.alive is CredentialMode.MANAGED:
+    # Nobody can owe results or stop reading before there is an answer; where it happens it is as if they had left.
+    if situation.output_begun or situation.answered or situation.alive is CredentialMode.MANAGED:
         return Ending(FinishReason.CALLER_ERROR, error=Reason.INVALID_REQUEST)
     return Ending(FinishReason.CALLER_ERROR, ReleaseReason.CLIENT_CANCELLED, Reason.INVALID_REQUEST)
 

@@ -31,6 +31,8 @@ class Tally:
         self._last_failure: AttemptFailure | None = None
         self._provider_reason = ""
         self._request_id = ""
+        self.answered = False
+        """True once a call has come to the provider's own end."""
         self.tool_calls = 0
         self.failures: list[FailedAttempt] = []
 
@@ -62,6 +64,7 @@ class Tally:
     def finish(self, finish: Finish, request_id: str, now_s: float) -> None:
         """The call came to the provider's own end."""
         self._provider_reason = finish.provider_reason
+        self.answered = True
         self._end(finish.usage, request_id, now_s)
 
     def fail(self, failure: AttemptFailure, request_id: str, now_s: float) -> None:

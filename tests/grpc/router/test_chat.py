@@ -8,8 +8,10 @@ import pytest
 from flowstack_protos.router.v1 import router_service_pb2 as pb
 from flowstack_protos.type.v1 import type_pb2
 
+from services.router.convert import request_from_proto
+from services.router.domain.request import Customer, ToolResultPart
 from services.router.limits import SessionLimits
-from services.shared.errors import Reason
+from services.shared.errors import FlowStackError, Reason, invalid_request
 from tests.grpc.router.harness import (
     RouterUnderTest,
     drained,
@@ -153,6 +155,70 @@ async def test_a_caller_that_breaks_the_loop_is_counted(router: RouterUnderTest,
     assert error.metadata["counted"] == "true"
     assert router.quota.states() == ["COMMITTED"]
     assert router.quota.only.outcome.finish_reason == type_pb2.FINISH_REASON_CALLER_ERROR
+
+
+class Scripted:
+    """A client's side of the tool loop in which each message is there at an exact time."""
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[ToolResultPart, ...] | FlowStackError] = []
+
+    async def receive(self) -> tuple[ToolResultPart, ...] | None:
+        """The next message; all that are asked for are there."""
+        return self.unasked()
+
+    def unasked(self) -> tuple[ToolResultPart, ...] | None:
+        """The next message, where there is one."""
+        message = self.messages.pop(0) if self.messages else None
+        if isinstance(message, FlowStackError):
+            raise message
+        return message
+
+
+SECOND_START = invalid_request("start", "can be sent only once")
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        (ToolResultPart("call_a", "again"),),
+        (ToolResultPart("call_nobody", "x"),),
+        SECOND_START,
+    ],
+    ids=["twice", "unknown", "second start"],
+)
+@pytest.mark.parametrize("rounds", [1, 2])
+async def test_a_later_message_that_breaks_the_loop_is_counted_though_no_round_follows(
+    router: RouterUnderTest, later: Any, rounds: int
+) -> None:
+    router.upstream.script(*([calls_two_tools] * rounds), answers)
+    request = openai_request(tools=[pb.Tool(name="look"), pb.Tool(name="feel")])
+    owed = (ToolResultPart("call_a", "x"), ToolResultPart("call_b", "y"))
+    client = Scripted()
+    client.messages = [*([owed] * rounds), later]
+    stream = router.service.chat(Customer("acct_1", "key_1"), request_from_proto(request), client)
+    with pytest.raises(FlowStackError) as caught:
+        while await stream.take():
+            pass
+
+    assert caught.value.reason is Reason.INVALID_REQUEST
+    assert caught.value.metadata["counted"] == "true"
+    assert bool(caught.value.violations) == (later is SECOND_START)
+    assert router.quota.states() == ["COMMITTED"]
+    assert router.quota.only.outcome.finish_reason == type_pb2.FINISH_REASON_CALLER_ERROR
+    assert router.quota.only.outcome.served_provider == "openai"
+
+
+async def test_results_in_a_chat_that_asked_for_none_are_counted(router: RouterUnderTest) -> None:
+    client = Scripted()
+    client.messages = [(ToolResultPart("call_a", "x"),)]
+    stream = router.service.chat(Customer("acct_1", "key_1"), request_from_proto(echo_request("a b")), client)
+    with pytest.raises(FlowStackError) as caught:
+        while await stream.take():
+            pass
+
+    assert caught.value.reason is Reason.INVALID_REQUEST
+    assert router.quota.states() == ["COMMITTED"]
 
 
 async def test_results_that_do_not_come_in_time(quota: FakeQuota, upstream: FaultServer) -> None:

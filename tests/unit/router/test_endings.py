@@ -65,6 +65,11 @@ ROWS = [
         Ending(FinishReason.CALLER_ERROR, error=Reason.INVALID_REQUEST),
     ),
     (
+        "the client breaks the tool loop after an answer without a word",
+        Situation(Cause.CALLER_ERROR, answered=True),
+        Ending(FinishReason.CALLER_ERROR, error=Reason.INVALID_REQUEST),
+    ),
+    (
         "the reader stalls",
         Situation(Cause.READER_STALLED, output_begun=True, alive=BYOK),
         Ending(FinishReason.CALLER_ERROR, error=Reason.INVALID_REQUEST),
