@@ -8,7 +8,9 @@
     nobody has credentials for a candidate that quota allowed           released, BYOK_REQUIRED
     every candidate fails before output                                 released
     the provider fails after output, on its side or ours                released
-    after output: a 4xx, or the caller's own key refused or limited     counted
+    after output: the first round's request is called bad mid-stream    released: it had been taken
+    after output: a later round's request is refused                    counted
+    after output: the caller's own key refused or limited               counted
     after output, or an empty answer: the caller breaks the tool loop   counted
     after output: the caller stops reading                              counted
     the time limit, before output                                       released, SESSION_TIME_LIMIT
@@ -146,11 +148,14 @@ def _out_of_time(situation: Situation) -> Ending:
 
 def _provider_failed(situation: Situation) -> Ending:
     if situation.output_begun:
-        return _failed_after_output(situation.failures[-1])
+        return _failed_after_output(situation.failures[-1], situation.answered)
     return _failed_before_output(situation.failures)
 
 
-def _failed_after_output(failed: FailedAttempt) -> Ending:
+def _failed_after_output(failed: FailedAttempt, answered: bool) -> Ending:
+    if failed.failure is AttemptFailure.REQUEST_REJECTED and not answered:
+        # A provider that has begun to answer has taken the request; what it refuses then is its own doing.
+        return Ending(FinishReason.FAILED, ReleaseReason.PROVIDER_FAILED, Reason.PROVIDER_UNAVAILABLE)
     if is_callers_doing(failed):
         return Ending(FinishReason.CALLER_ERROR, error=_reason_of(failed))
     return Ending(FinishReason.FAILED, ReleaseReason.PROVIDER_FAILED, _reason_of(failed))

@@ -258,6 +258,13 @@ async def _fails(exchange: Exchange) -> None:
     await exchange.error(500, {"message": "oops"})
 
 
+async def _refuses_midway(exchange: Exchange) -> None:
+    await exchange.head()
+    await exchange.text("Well")
+    await exchange.event(error={"message": "too long", "type": "invalid_request_error"})
+    await exchange.end()
+
+
 async def _limits(exchange: Exchange) -> None:
     await exchange.error(429, {"message": "slow down"})
 
@@ -267,6 +274,8 @@ async def _limits(exchange: Exchange) -> None:
     [
         (_refuses, True, Reason.PROVIDER_REJECTED_REQUEST, "COMMITTED"),
         (_refuses, False, Reason.PROVIDER_REJECTED_REQUEST, "COMMITTED"),
+        (_refuses_midway, True, Reason.PROVIDER_REJECTED_REQUEST, "COMMITTED"),
+        (_refuses_midway, False, Reason.PROVIDER_REJECTED_REQUEST, "COMMITTED"),
         (_fails, True, Reason.PROVIDER_UNAVAILABLE, "RELEASED"),
         (_limits, True, Reason.PROVIDER_RATE_LIMITED, "COMMITTED"),
         (_limits, False, Reason.PROVIDER_RATE_LIMITED, "RELEASED"),

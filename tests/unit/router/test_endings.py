@@ -141,26 +141,36 @@ def test_row(situation: Situation, ending: Ending) -> None:
     assert decide(situation) == ending
 
 
-CALLERS_DOING = {
-    (AttemptFailure.REQUEST_REJECTED, BYOK): Reason.PROVIDER_REJECTED_REQUEST,
-    (AttemptFailure.REQUEST_REJECTED, MANAGED): Reason.PROVIDER_REJECTED_REQUEST,
+OWN_KEY = {
     (AttemptFailure.CREDENTIALS_REFUSED, BYOK): Reason.PROVIDER_REJECTED_REQUEST,
     (AttemptFailure.RATE_LIMITED, BYOK): Reason.PROVIDER_RATE_LIMITED,
 }
+REQUEST = {
+    (AttemptFailure.REQUEST_REJECTED, BYOK): Reason.PROVIDER_REJECTED_REQUEST,
+    (AttemptFailure.REQUEST_REJECTED, MANAGED): Reason.PROVIDER_REJECTED_REQUEST,
+}
 
 
+@pytest.mark.parametrize("answered", [False, True], ids=["first round", "later round"])
 @pytest.mark.parametrize(("failure", "mode"), list(itertools.product(AttemptFailure, CredentialMode)))
 def test_a_failure_after_output_counts_where_it_is_the_callers_doing(
-    failure: AttemptFailure, mode: CredentialMode
+    failure: AttemptFailure, mode: CredentialMode, answered: bool
 ) -> None:
-    ending = decide(Situation(Cause.PROVIDER_FAILED, output_begun=True, failures=failed((failure, mode))))
+    ending = decide(
+        Situation(Cause.PROVIDER_FAILED, output_begun=True, answered=answered, failures=failed((failure, mode)))
+    )
 
-    if (failure, mode) in CALLERS_DOING:
-        assert ending == Ending(FinishReason.CALLER_ERROR, error=CALLERS_DOING[failure, mode])
+    # A provider that has begun to answer a request has taken it: only what a later round adds can be refused.
+    callers_doing = OWN_KEY | REQUEST if answered else OWN_KEY
+    if (failure, mode) in callers_doing:
+        assert ending == Ending(FinishReason.CALLER_ERROR, error=callers_doing[failure, mode])
     else:
-        assert not ending.counted
-        assert ending.release_reason is ReleaseReason.PROVIDER_FAILED
-        assert ending.finish_reason is FinishReason.FAILED
+        limited = failure is AttemptFailure.RATE_LIMITED
+        assert ending == Ending(
+            FinishReason.FAILED,
+            ReleaseReason.PROVIDER_FAILED,
+            Reason.PROVIDER_RATE_LIMITED if limited else Reason.PROVIDER_UNAVAILABLE,
+        )
 
 
 @pytest.mark.parametrize(("failure", "mode"), list(itertools.product(AttemptFailure, CredentialMode)))
