@@ -55,9 +55,11 @@ async def environment(tmp_path: Path) -> AsyncIterator[dict[str, str]]:
 
 
 @asynccontextmanager
-async def running(name: str, environment: dict[str, str]) -> AsyncIterator[tuple[Process, grpc.aio.Channel]]:
+async def running(
+    name: str, environment: dict[str, str], umask: int = -1
+) -> AsyncIterator[tuple[Process, grpc.aio.Channel]]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", f"services.{name}", cwd=ROOT, env=environment, stderr=PIPE
+        sys.executable, "-m", f"services.{name}", cwd=ROOT, env=environment, stderr=PIPE, umask=umask
     )
     assert process.stderr is not None
     try:

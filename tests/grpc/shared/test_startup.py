@@ -12,6 +12,7 @@ import pytest
 
 from services.shared.server import EXIT_STARTUP_FAILED
 from tests.grpc.shared.certificates import Authority
+from tests.grpc.shared.test_drain import running
 from tests.support.suite import ROOT, suite_environment
 
 PROVIDERS = ROOT / "deploy" / "providers.toml"
@@ -131,3 +132,13 @@ async def test_what_services_write_is_for_their_user_alone(tmp_path: Path) -> No
     found = [tmp_path / "data", *(tmp_path / "data").rglob("*")]
     assert {path.name for path in found} >= {"quota.db", "billing.db", "logs", "router.log", "key-pepper"}
     assert [path.name for path in found if stat.S_IMODE(path.stat().st_mode) & 0o077] == []
+
+
+async def test_a_service_alone_writes_for_its_user_alone_too(tmp_path: Path) -> None:
+    environment = suite_environment(
+        tmp_path / "data", {"FLOWSTACK_QUOTA_STORE": f"sqlite:///{tmp_path}/elsewhere/q.db"}
+    )
+    async with running("quota", environment, umask=0o022):
+        found = [tmp_path / "elsewhere", *(tmp_path / "elsewhere").iterdir(), tmp_path / "data"]
+        assert {path.name for path in found} >= {"q.db", "q.db-wal"}
+        assert [path.name for path in found if stat.S_IMODE(path.stat().st_mode) & 0o077] == []
