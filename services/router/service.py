@@ -16,6 +16,7 @@ from services.router.domain.session_id import RANDOM_BITS, session_id
 from services.router.limits import SessionLimits
 from services.router.lineup import Lineup
 from services.router.ports import QuotaPort, ToolResultSource
+from services.router.providers.tool_calls import is_json_object
 from services.router.resolver import Resolver
 from services.router.session import Assignment, Session, World
 from services.shared.clock import Clock
@@ -115,7 +116,7 @@ class RouterService:
     def _start(self, customer: Customer, request: CompletionRequest, results: ToolResultSource | None) -> SessionStream:
         if self._draining:
             raise _shutting_down()
-        validation.check(request.prompt)
+        validation.check(request.prompt, is_json_object)
         lineup = self.lineup
         candidates = lineup.candidates(request)
         id_ = session_id(self._clock.now_us(), self._random_bits(RANDOM_BITS))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -15,7 +15,8 @@ from services.router.providers.port import ProviderError
 CALLS_MAX: Final = 128
 ARGUMENTS_BYTES_MAX: Final = 1024 * 1024
 
-_decode_object: Final = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+"""Checks the values without making anything of them, so that no number is too long."""
 
 
 @dataclass(slots=True)
