@@ -317,6 +317,7 @@ class Session:
             resolution = await self._resolve(ending, outcome)
             if resolution is not None:
                 state, quota = resolution.state, resolution.quota
+            self._note(ending, outcome, state)
         if ending.error is None:
             self.buffer.close(SessionFinished(outcome, state, quota))
             return
@@ -332,6 +333,19 @@ class Session:
                 violations=broken.violations,
                 retry_after=broken.retry_after,
             )
+        )
+
+    def _note(self, ending: Ending, outcome: Outcome, state: SessionState) -> None:
+        """Writes the session's line of the log: who, whom, how it ended, and nothing of what was said."""
+        self._log.info(
+            "session",
+            session_id=self._assignment.session_id,
+            account_id=self._assignment.customer.account_id,
+            provider=outcome.served_provider,
+            model=outcome.served_model,
+            session_state=state.name,
+            reason="" if ending.error is None else ending.error.value,
+            duration_ms=round((self._world.clock.monotonic_s() - self._began_s) * 1000, 2),
         )
 
     async def _resolve(self, ending: Ending, outcome: Outcome) -> Resolution | None:
