@@ -29,7 +29,7 @@ def is_needed() -> bool:
 def start_building() -> None:
     """Builds it in the background, where that is needed."""
     if is_needed():
-        command = ["nice", sys.executable, "-m", "tests.support.grpcurl"]
+        command = [sys.executable, "-m", "tests.support.grpcurl"]
         subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
