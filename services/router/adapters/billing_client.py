@@ -34,6 +34,9 @@ PAUSE_SECONDS: Final = 2.0
 """Between two questions to a billing that did not answer the last one."""
 
 _REFUSALS: Final = frozenset({Reason.API_KEY_INVALID, Reason.API_KEY_REVOKED, Reason.API_KEY_EXPIRED})
+_NO_ANSWER: Final = frozenset({Reason.BILLING_UNAVAILABLE, Reason.CALL_TIME_LIMIT, Reason.SHUTTING_DOWN})
+"""What billing says when it could not look. Any other answer, though it may be of no use for its key, tells that it
+can: or one key that it cannot deal with would keep every other one from being asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +69,15 @@ class BillingClient:
         """Whose key it is.
 
         Raises:
-            FlowStackError: API_KEY_INVALID, API_KEY_REVOKED, API_KEY_EXPIRED; BILLING_UNAVAILABLE.
+            FlowStackError: API_KEY_INVALID, API_KEY_REVOKED, API_KEY_EXPIRED; BILLING_UNAVAILABLE where no answer
+                comes; what else billing answers.
         """
         request = billing_pb.AuthenticateApiKeyRequest(api_key=api_key.reveal())
         try:
             response = await self._stub.AuthenticateApiKey(request, metadata=self._metadata, timeout=CALL_SECONDS)
         except grpc.aio.AioRpcError as error:
             answer = error_from_rpc(error)
-            raise answer if answer is not None and answer.reason in _REFUSALS else _unavailable() from None
+            raise _unavailable() if answer is None or answer.reason in _NO_ANSWER else answer from None
         expires_us = response.expire_time.ToMicroseconds() if response.HasField("expire_time") else None
         caller = Caller(CallerKind.CUSTOMER, account_id=response.account_id, api_key_id=response.api_key_id)
         return Identity(caller, expires_us)
@@ -145,8 +149,11 @@ class ApiKeys:
             known, store = _Known(await self._ask(api_key), asked_s), self._known
         except FlowStackError as error:
             if error.reason not in _REFUSALS:
-                self._went_down(digest, api_key)
-                return self._fall_back(digest, error, asked_s)
+                if error.reason is Reason.BILLING_UNAVAILABLE:
+                    self._went_down(digest, api_key)
+                else:
+                    self._down = False
+                return self._fall_back(digest, asked_s)
             known, store = _Known(error, asked_s), self._refused
         self._down = False
         self._known.pop(digest, None)
@@ -174,12 +181,12 @@ class ApiKeys:
             self._recovery.cancel()
             await asyncio.wait((self._recovery,))
 
-    def _fall_back(self, digest: bytes, error: FlowStackError, now_s: float) -> _Known:
-        """The last good answer while billing is down; its age is not renewed."""
+    def _fall_back(self, digest: bytes, now_s: float) -> _Known:
+        """The last good answer where billing gives none; its age is not renewed."""
         known = self._known.get(digest)
         if known is not None and now_s - known.asked_s < STALE_SECONDS:
             return known
-        return _Known(error, now_s)
+        return _Known(_unavailable(), now_s)
 
 
 def _unavailable() -> FlowStackError:

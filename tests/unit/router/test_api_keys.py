@@ -322,6 +322,19 @@ async def test_a_key_that_was_never_seen_is_asked_for_while_billing_is_down(
     assert await reason(keys, "a") is Reason.API_KEY_REVOKED, "the answer told that billing is back"
 
 
+async def test_an_answer_that_is_of_no_use_does_not_pass_for_silence(
+    keys: ApiKeys, billing: FakeBilling, clock: HandClock
+) -> None:
+    await keys.authenticate(Secret("a"))
+    clock.now_s += 11
+    billing.error = FlowStackError(Reason.INTERNAL, "A defect.")
+    assert await reason(keys, "strange") is Reason.BILLING_UNAVAILABLE
+    assert (await keys.authenticate(Secret("a"))).account_id == "acct_a", "the last good answer"
+
+    billing.error = REVOKED
+    assert await reason(keys, "a") is Reason.API_KEY_REVOKED, "billing answers, so nothing stale is served"
+
+
 async def test_closing_ends_the_questions(keys: ApiKeys, billing: FakeBilling) -> None:
     billing.error = DOWN
     assert await reason(keys, "a") is Reason.BILLING_UNAVAILABLE
