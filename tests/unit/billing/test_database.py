@@ -257,3 +257,9 @@ async def test_a_migration_that_fails_leaves_nothing(tmp_path: Path, monkeypatch
             await open_database(address(tmp_path))
     with closing(sqlite3.connect(tmp_path / "billing.db")) as connection:
         assert connection.execute("SELECT name FROM sqlite_master").fetchall() == []
+
+
+async def test_a_folder_that_cannot_be_made_is_told_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StartupError, match="cannot be made"):
+        await open_database(f"sqlite:///{tmp_path}/file/billing.db")

@@ -119,7 +119,12 @@ def _url(address: str) -> URL:
 
 def _sqlite(url: URL) -> AsyncEngine:
     assert url.database is not None
-    Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartupError(
+            f"The folder of {url.database} cannot be made ({error.strerror}). Correct {SETTING}, or its permissions."
+        ) from error
     # One connection, kept for good. Two on one file are what SQLite up to 3.51.2 can corrupt a WAL with.
     engine = create_async_engine(url, pool_size=1, max_overflow=0, pool_recycle=-1, connect_args={"timeout": 0})
 
