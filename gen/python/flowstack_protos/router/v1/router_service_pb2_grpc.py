@@ -96,7 +96,12 @@ class RouterServiceServicer:
         CONCURRENCY_LIMIT_EXCEEDED, BUDGET_EXCEEDED; UNAVAILABLE QUOTA_UNAVAILABLE, SHUTTING_DOWN.
         Errors of a session: UNAVAILABLE PROVIDER_UNAVAILABLE (not counted); RESOURCE_EXHAUSTED
         PROVIDER_RATE_LIMITED with RetryInfo; INVALID_ARGUMENT PROVIDER_REJECTED_REQUEST (the provider's own message,
-        filtered); DEADLINE_EXCEEDED SESSION_TIME_LIMIT (300 s without output, not counted).
+        filtered); DEADLINE_EXCEEDED SESSION_TIME_LIMIT (300 s without output, not counted); INVALID_ARGUMENT
+        INVALID_REQUEST (a reader that stalled for 60 s, counted after output); UNAVAILABLE SHUTTING_DOWN and INTERNAL
+        INTERNAL (not counted); UNAVAILABLE QUOTA_UNAVAILABLE (the reservation's outcome is unknown: it is released);
+        PERMISSION_DENIED BYOK_REQUIRED (the operator has no key for the provider: released).
+        PROVIDER_UNAVAILABLE covers a request that its provider calls bad after it began to answer. After output,
+        PROVIDER_RATE_LIMITED and PROVIDER_REJECTED_REQUEST are counted where the caller's own key was refused or limited.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -108,8 +113,9 @@ class RouterServiceServicer:
         The first message is `start`. After tool calls the router sends `tool_results_wanted` and waits up to 60 s
         for `tool_results` to exactly the ids it named, in any order and in one message or several; then it goes on
         in the same session. Results that are missing, unknown or over a limit end the session as counted with
-        INVALID_ARGUMENT INVALID_REQUEST, and so does a client that half-closes while results are owed. All else is
-        as in Complete.
+        INVALID_ARGUMENT INVALID_REQUEST, and so does a client that half-closes while results are owed, sends results that
+        nobody asked for, or a second `start`. Without `start` the call ends after 10 s with DEADLINE_EXCEEDED
+        CALL_TIME_LIMIT. A later round's request that the provider refuses is counted. All else is as in Complete.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
