@@ -27,10 +27,14 @@ async def _serves(address: str, timeout_s: float) -> bool:
     options = (("grpc.max_reconnect_backoff_ms", 100), ("grpc.initial_reconnect_backoff_ms", 50))
     async with grpc.aio.insecure_channel(address, options=options) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)  # its types leave Watch out
+        call = stub.Watch(health_pb2.HealthCheckRequest(), timeout=timeout_s, wait_for_ready=True)
         try:
-            async for response in stub.Watch(health_pb2.HealthCheckRequest(), timeout=timeout_s, wait_for_ready=True):
+            async for response in call:
                 if response.status == health_pb2.HealthCheckResponse.SERVING:
                     return True
         except grpc.aio.AioRpcError:
             return False
+        finally:
+            # A stream that is left is not ended by itself, and would hold its connection open.
+            call.cancel()
     return False
