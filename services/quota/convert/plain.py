@@ -1,7 +1,7 @@
 """A quick look at commands: most are plain, and need no rule engine to be seen to be valid.
 
 `is_plain` is stricter than the rules of the contract and knows fewer cases; what it does not vouch for goes to
-protovalidate. It saves about 10 us of 80 for a session (reserve and commit), measured on the stream of batches.
+protovalidate, which takes 5 to 9 us a command and was the largest single cost of a batch.
 """
 
 from __future__ import annotations
