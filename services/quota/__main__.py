@@ -12,7 +12,7 @@ from flowstack_protos.quota.v1 import quota_service_pb2, quota_service_pb2_grpc
 from services.quota.adapters.sqlite import SqliteStore
 from services.quota.config import QuotaSettings
 from services.quota.service import QuotaService
-from services.quota.servicer import PLAIN, POLICIES, QuotaServicer
+from services.quota.servicer import CONVERSION_VALIDATES, POLICIES, QuotaServicer
 from services.shared import log
 from services.shared.auth import Authenticator
 from services.shared.clock import Clock, SystemClock
@@ -35,7 +35,7 @@ async def running(settings: QuotaSettings, clock: Clock) -> AsyncIterator[tuple[
         quota_service_pb2_grpc.add_QuotaServiceServicer_to_server,
         QuotaServicer(service),
         POLICIES,
-        PLAIN,
+        CONVERSION_VALIDATES,
     )
     port = Port(
         settings.quota_address,

@@ -10,13 +10,12 @@ import grpc
 from flowstack_protos.quota.v1 import quota_service_pb2 as pb
 from flowstack_protos.quota.v1 import quota_service_pb2_grpc
 
-from services.quota.convert import entitlements, events, sessions
-from services.quota.convert.plain import is_plain, is_plain_commit, is_plain_reserve
+from services.quota.convert import commands, entitlements, events, sessions
 from services.quota.domain.commands import Command, Done, Result
 from services.quota.service import QuotaService
 from services.shared.auth import Policy
 from services.shared.errors import FlowStackError, Reason, invalid_request
-from services.shared.interceptor import Plain, validate
+from services.shared.interceptor import Plain
 from services.shared.log import frames_of, get_logger
 
 POLICIES: Final = {
@@ -33,12 +32,10 @@ POLICIES: Final = {
     "AcknowledgeSessionEvents": Policy.INTERNAL,
 }
 
-PLAIN: Final[Mapping[str, Plain]] = {
-    "ReserveSession": is_plain_reserve,
-    "CommitSession": is_plain_commit,
-    # Its commands are looked at one by one, so that a bad one fails alone; the batch has no rules of its own.
-    "ExecuteCommands": lambda _: True,
-}
+CONVERSION_VALIDATES: Final[Mapping[str, Plain]] = dict.fromkeys(
+    ("ReserveSession", "CommitSession", "ReleaseSession", "ExecuteCommands"), lambda _: True
+)
+"""Methods whose commands are validated as they are converted: in a batch, a bad one fails alone."""
 
 BATCH_COMMANDS_MAX: Final = 10_000
 """Commands in one message of ExecuteCommands."""
@@ -67,19 +64,19 @@ class QuotaServicer(quota_service_pb2_grpc.QuotaServiceServicer):
         self, request: pb.ReserveSessionRequest, context: Context[Any, Any]
     ) -> pb.ReserveSessionResponse:
         """See the contract."""
-        return sessions.reserve_response(await self._execute(sessions.reserve_from_proto(request)))
+        return sessions.reserve_response(await self._execute(commands.reserve_from_proto(request)))
 
     async def CommitSession(
         self, request: pb.CommitSessionRequest, context: Context[Any, Any]
     ) -> pb.CommitSessionResponse:
         """See the contract."""
-        return sessions.commit_response(await self._execute(sessions.commit_from_proto(request)))
+        return sessions.commit_response(await self._execute(commands.commit_from_proto(request)))
 
     async def ReleaseSession(
         self, request: pb.ReleaseSessionRequest, context: Context[Any, Any]
     ) -> pb.ReleaseSessionResponse:
         """See the contract."""
-        return sessions.release_response(await self._execute(sessions.release_from_proto(request)))
+        return sessions.release_response(await self._execute(commands.release_from_proto(request)))
 
     async def _execute(self, command: Command) -> Done:
         (result,) = await self._service.store.execute([command])
@@ -218,9 +215,7 @@ class _CommandStream:
         answers: list[tuple[int, Command | None, Result]] = []
         for item in request.commands:
             try:
-                if not is_plain(item):
-                    validate(item)
-                accepted.append((item.sequence, sessions.command_from_proto(item)))
+                accepted.append((item.sequence, commands.command_from_proto(item)))
             except FlowStackError as error:
                 answers.append((item.sequence, None, error))
         # Some at a time, so that a large batch does not hold up the commands of others.

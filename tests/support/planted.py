@@ -14,6 +14,7 @@ from services.billing.service import reader as billing_reader
 from services.billing.service.reader import SessionEventReader
 from services.quota.adapters.sqlite import engine, events, writer
 from services.quota.adapters.sqlite.engine import Engine, Transaction
+from services.quota.adapters.sqlite.memory import SessionKey
 from services.quota.adapters.sqlite.writer import Writer
 from services.quota.domain import decide
 from services.quota.domain.commands import Change, Commit, Decision, Release, Reserve
@@ -135,10 +136,10 @@ def counts_a_repeated_commit_twice() -> Any:
         return commit
 
     def take(shipped: Any) -> Any:
-        def tolerant(self: Transaction, account: Account, change: Change) -> None:
+        def tolerant(self: Transaction, account: Account, key: SessionKey, change: Change) -> None:
             if change.event is None and change.byok:
-                self.memory.add_reserved(change.session)
-            shipped(self, account, change)
+                self.memory.add_reserved(account.partition, key, change.session)
+            shipped(self, account, key, change)
 
         return tolerant
 
@@ -280,9 +281,9 @@ def releases_what_was_committed() -> Any:
 
 def _tolerant_memory() -> Any:
     def make(shipped: Any) -> Any:
-        def remove(self: Any, session: Session) -> None:
-            if (session.account_id, session.session_id) in self.reserved:
-                shipped(self, session)
+        def remove(self: Any, partition: int, key: SessionKey) -> None:
+            if key in self.reserved:
+                shipped(self, partition, key)
 
         return remove
 
@@ -316,9 +317,9 @@ def counts_in_the_period_of_the_commit() -> Any:
     """A session counts in the period in which it ends."""
 
     def make(shipped: Any) -> Any:
-        def take(self: Transaction, account: Account, change: Change) -> None:
+        def take(self: Transaction, account: Account, key: SessionKey, change: Change) -> None:
             force = in_force(account, self.now_us)
-            shipped(self, account, change)
+            shipped(self, account, key, change)
             moved = force is not None and force.period_start_us != change.session.period_start_us
             if change.event is EventType.COMMITTED and moved:
                 assert force is not None

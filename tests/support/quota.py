@@ -29,7 +29,7 @@ from services.quota.domain.model import (
     Term,
 )
 from services.quota.service import QuotaService
-from services.quota.servicer import PLAIN, POLICIES, QuotaServicer
+from services.quota.servicer import CONVERSION_VALIDATES, POLICIES, QuotaServicer
 from services.quota.store import Store
 from services.shared.auth import Authenticator
 from services.shared.clock import Clock
@@ -233,7 +233,11 @@ def quota_host(folder: Path, service: QuotaService) -> ServiceHost:
         reflection=True,
     )
     registration = Registration(
-        SERVICE, quota_service_pb2_grpc.add_QuotaServiceServicer_to_server, QuotaServicer(service), POLICIES, PLAIN
+        SERVICE,
+        quota_service_pb2_grpc.add_QuotaServiceServicer_to_server,
+        QuotaServicer(service),
+        POLICIES,
+        CONVERSION_VALIDATES,
     )
     port = Port(
         settings.quota_address,

@@ -102,21 +102,15 @@ def quota_of(account: Account, now_us: int) -> Quota | None:
     force = in_force(account, now_us)
     if entitlement is None or force is None:
         return None
-    term = force.term
     counters = account.counters.get(force.period_start_us) or Counters()
     return Quota(
         account.account_id,
-        term.plan_id,
+        force.term,
         force.period_start_us,
         force.period_end_us,
-        term.session_limit,
         counters.managed,
         counters.byok,
         counters.reserved,
-        term.managed_providers,
-        term.max_concurrent_sessions,
-        term.max_output_tokens,
-        term.max_tool_rounds,
         _refusal_reason(account, entitlement, force, counters, now_us),
         entitlement.revision,
     )

@@ -174,17 +174,12 @@ class Quota(NamedTuple):
     """An account's quota in its current period."""
 
     account_id: str
-    plan_id: str
+    term: Term
     period_start_us: int
     period_end_us: int
-    session_limit: int
     managed_sessions: int
     byok_sessions: int
     sessions_reserved: int
-    managed_providers: tuple[str, ...]
-    max_concurrent_sessions: int
-    max_output_tokens: int
-    max_tool_rounds: int
     refusal_reason: str
     """Empty where a reservation would be granted."""
     entitlement_revision: int

@@ -55,6 +55,8 @@ class _Pending:
 
     command: quota_pb.SessionCommand
     answer: asyncio.Future[quota_pb.SessionCommandResult]
+    overdue_s: float
+    """When its caller stops waiting, by the loop's clock."""
     batch: _Batch | None = None
 
 
@@ -74,6 +76,10 @@ class QuotaClient:
         self._metadata = channel.metadata
         self._answer_s = answer_s
         self._queue: deque[_Pending] = deque()
+        self._waiting: deque[_Pending] = deque()
+        """Every command that may become overdue, oldest first: one timer serves all, where each call's own timer took
+        as long as its conversion."""
+        self._timer: asyncio.TimerHandle | None = None
         self._sent: dict[int, _Pending] = {}
         self._batches = 0
         self._sequence = 0
@@ -126,23 +132,32 @@ class QuotaClient:
     async def _execute(self, command: quota_pb.SessionCommand) -> quota_pb.SessionCommandResult:
         if len(self._queue) >= QUEUE_COMMANDS_MAX:
             raise _unavailable()
-        pending = _Pending(command, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        pending = _Pending(command, loop.create_future(), loop.time() + self._answer_s)
         self._queue.append(pending)
+        self._waiting.append(pending)
+        if self._timer is None:
+            self._timer = loop.call_at(pending.overdue_s, self._fail_overdue)
         self._work.set()
-        try:
-            async with asyncio.timeout(self._answer_s):
-                result = await pending.answer
-        except TimeoutError:
-            self._overdue(pending)
-            raise _unavailable() from None
+        result = await pending.answer
         if result.WhichOneof("result") == "error":
             raise error_from_status(result.error) or _unavailable()
         return result
 
-    def _overdue(self, pending: _Pending) -> None:
-        """Gives up a stream on which nothing has come since this command was sent: it may be dead without an end."""
-        if pending.batch is not None and self._received_s < pending.batch.sent_s and self._call is not None:
-            self._call.cancel()
+    def _fail_overdue(self) -> None:
+        """Ends the wait for answers that are overdue, and gives up a stream on which nothing has come meanwhile."""
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        while self._waiting and (self._waiting[0].answer.done() or self._waiting[0].overdue_s <= loop.time()):
+            pending = self._waiting.popleft()
+            if pending.answer.done():
+                continue
+            pending.answer.set_exception(_unavailable())
+            # It may be dead without an end where nothing has come since this command was sent.
+            if pending.batch is not None and self._received_s < pending.batch.sent_s and self._call is not None:
+                self._call.cancel()
+        if self._waiting:
+            self._timer = loop.call_at(self._waiting[0].overdue_s, self._fail_overdue)
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -208,6 +223,7 @@ class QuotaClient:
         return quota_pb.ExecuteCommandsRequest(commands=commands)
 
     def _answer(self, response: quota_pb.ExecuteCommandsResponse) -> None:
+        waiting = self._waiting
         for result in response.results:
             pending = self._sent.pop(result.sequence, None)
             if pending is None:
@@ -220,6 +236,8 @@ class QuotaClient:
                 if batch.unanswered == 0:
                     self._batches -= 1
                     self._work.set()
+        while waiting and waiting[0].answer.done():
+            waiting.popleft()
 
     def _fail_sent(self) -> None:
         for pending in self._sent.values():

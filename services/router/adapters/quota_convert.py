@@ -6,6 +6,7 @@ from typing import Final
 
 from flowstack_protos.quota.v1 import quota_service_pb2 as quota_pb
 from flowstack_protos.type.v1 import type_pb2
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.router.convert_common import CREDENTIAL_MODES, outcome_to_proto
 from services.router.domain.outcome import Outcome, ReleaseReason, SessionState
@@ -31,23 +32,23 @@ _MICROSECONDS: Final = 1_000_000
 
 def reserve_to_proto(reservation: Reservation) -> quota_pb.ReserveSessionRequest:
     """The command that holds a unit."""
-    message = quota_pb.ReserveSessionRequest(
-        account_id=reservation.account_id,
-        session_id=reservation.session_id,
-        candidates=[
-            type_pb2.Candidate(
-                provider=candidate.provider,
-                model=candidate.model,
-                credential_mode=CREDENTIAL_MODES[candidate.credential_mode],
-            )
-            for candidate in reservation.candidates
-        ],
-        # An empty text is not a value that quota takes: unset is.
-        request_id=reservation.request_id or None,
-        api_key_id=reservation.api_key_id or None,
-        labels=reservation.labels,
-    )
-    message.lease_duration.FromMicroseconds(round(reservation.lease_s * _MICROSECONDS))
+    message = quota_pb.ReserveSessionRequest(account_id=reservation.account_id, session_id=reservation.session_id)
+    for candidate in reservation.candidates:
+        message.candidates.add(
+            provider=candidate.provider,
+            model=candidate.model,
+            credential_mode=CREDENTIAL_MODES[candidate.credential_mode],
+        )
+    # An empty text is not a value that quota takes: unset is.
+    if reservation.request_id:
+        message.request_id = reservation.request_id
+    if reservation.api_key_id:
+        message.api_key_id = reservation.api_key_id
+    if reservation.labels:
+        message.labels.update(reservation.labels)
+    lease_us = round(reservation.lease_s * _MICROSECONDS)
+    message.lease_duration.seconds, microseconds = divmod(lease_us, _MICROSECONDS)
+    message.lease_duration.nanos = microseconds * 1000
     return message
 
 
@@ -86,21 +87,25 @@ def resolution_from_proto(
 def quota_from_proto(message: type_pb2.Quota) -> Quota:
     """An account's quota."""
     return Quota(
-        account_id=message.account_id,
-        plan_id=message.plan_id,
-        period_start_us=message.period_start_time.ToMicroseconds(),
-        period_end_us=message.period_end_time.ToMicroseconds(),
-        session_limit=message.session_limit,
-        sessions_committed=message.sessions_committed,
-        managed_sessions=message.managed_sessions,
-        byok_sessions=message.byok_sessions,
-        sessions_reserved=message.sessions_reserved,
-        sessions_remaining=message.sessions_remaining,
-        managed_providers=tuple(message.managed_providers),
-        max_concurrent_sessions=message.max_concurrent_sessions,
-        max_output_tokens=message.max_output_tokens,
-        max_tool_rounds=message.max_tool_rounds,
-        sessions_available=message.sessions_available,
-        refusal_reason=message.refusal_reason,
-        entitlement_revision=message.entitlement_revision,
+        message.account_id,
+        message.plan_id,
+        _us(message.period_start_time),
+        _us(message.period_end_time),
+        message.session_limit,
+        message.sessions_committed,
+        message.managed_sessions,
+        message.byok_sessions,
+        message.sessions_reserved,
+        message.sessions_remaining,
+        tuple(message.managed_providers),
+        message.max_concurrent_sessions,
+        message.max_output_tokens,
+        message.max_tool_rounds,
+        message.sessions_available,
+        message.refusal_reason,
+        message.entitlement_revision,
     )
+
+
+def _us(time: Timestamp) -> int:
+    return time.seconds * _MICROSECONDS + time.nanos // 1000

@@ -1,16 +1,15 @@
-"""What the router asks of quota, and what it is told."""
+"""What the router asks of quota, and what it is told. Plain tuples, because every session makes a handful of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from services.router.domain.outcome import SessionState
 from services.router.domain.request import Candidate
 
 
-@dataclass(frozen=True, slots=True)
-class Quota:
+class Quota(NamedTuple):
     """An account's quota in its current period. Times are in microseconds since 1970, UTC."""
 
     account_id: str
@@ -33,8 +32,7 @@ class Quota:
     entitlement_revision: int
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(NamedTuple):
     """The unit to hold: for whom, for which candidates, for how long (in seconds)."""
 
     account_id: str
@@ -46,16 +44,14 @@ class Reservation:
     labels: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(NamedTuple):
     """Quota's answer to a reservation. A replayed one entitles nobody to start a provider."""
 
     quota: Quota
     replayed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Resolution:
+class Resolution(NamedTuple):
     """Where a session stands after a commit or release. `quota` is None where the account has none."""
 
     state: SessionState

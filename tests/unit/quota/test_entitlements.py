@@ -84,17 +84,12 @@ def test_quota() -> None:
     assert quota is not None
     assert quota._asdict() == {
         "account_id": ACCOUNT,
-        "plan_id": "starter",
+        "term": entitlement().terms[0],
         "period_start_us": ANCHOR_US,
         "period_end_us": NEXT_PERIOD_US,
-        "session_limit": 10,
         "managed_sessions": 3,
         "byok_sessions": 1,
         "sessions_reserved": 2,
-        "managed_providers": ("openai",),
-        "max_concurrent_sessions": 1_000,
-        "max_output_tokens": 4_096,
-        "max_tool_rounds": 25,
         "refusal_reason": "",
         "entitlement_revision": 3,
     }
@@ -168,7 +163,7 @@ def test_what_was_worked_out_once_holds_no_longer_than_it_is_true() -> None:
     ):
         quota = quota_of(account, moment_us)
         assert quota is not None
-        seen.append((quota.session_limit, quota.byok_sessions, quota.refusal_reason))
+        seen.append((quota.term.session_limit, quota.byok_sessions, quota.refusal_reason))
     assert seen == [
         (5, 5, "PAYMENT_OVERDUE"),
         (5, 5, "SESSION_QUOTA_EXCEEDED"),

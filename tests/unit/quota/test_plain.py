@@ -10,7 +10,9 @@ from google.protobuf.duration_pb2 import Duration
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.quota.convert.plain import is_plain
+from services.quota.convert.commands import read_commit, read_reserve
+from services.quota.convert.plain import plain_commit, plain_reserve
+from services.quota.domain.commands import Command
 from services.shared.errors import FlowStackError
 from services.shared.interceptor import validate
 
@@ -101,11 +103,24 @@ def is_valid(command: pb.SessionCommand) -> bool:
     return True
 
 
+def plain(command: pb.SessionCommand) -> Command | None:
+    if command.WhichOneof("command") == "reserve":
+        return plain_reserve(command.reserve)
+    return plain_commit(command.commit)
+
+
+def is_plain(command: pb.SessionCommand) -> bool:
+    return plain(command) is not None
+
+
 @settings(max_examples=1_500, deadline=None)
 @given(st.one_of(reserves, commits))
-def test_whatever_is_plain_is_valid(command: pb.SessionCommand) -> None:
-    if is_plain(command):
+def test_whatever_is_plain_is_valid_and_read_like_any_other(command: pb.SessionCommand) -> None:
+    taken = plain(command)
+    if taken is not None:
         assert is_valid(command), command
+        is_reserve = command.WhichOneof("command") == "reserve"
+        assert taken == (read_reserve(command.reserve) if is_reserve else read_commit(command.commit))
 
 
 def reserve(**given: Any) -> pb.SessionCommand:

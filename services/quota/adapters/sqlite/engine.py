@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from services.quota.adapters.sqlite import rows
 from services.quota.adapters.sqlite.memory import Memory, SessionKey
-from services.quota.domain.commands import Change, Command, Decision, Done, Reserve, Result
+from services.quota.domain.commands import Change, Command, Done, Reserve, Result
 from services.quota.domain.decide import apply, decide, expire
 from services.quota.domain.entitlements import quota_of
 from services.quota.domain.model import Account, EventType, Session, SessionState
@@ -155,28 +155,29 @@ class Transaction:
         if due:
             self.memory.load_accounts({session.account_id for session in due})
             for session in due:
-                self._take(self.memory.accounts[session.account_id], expire(session, self.now_us))
+                account = self.memory.accounts[session.account_id]
+                self._take(account, (session.account_id, session.session_id), expire(session, self.now_us))
 
     def execute(self, commands: Sequence[Command]) -> list[Result]:
         """Decides commands in order."""
-        self.memory.load_accounts({command.account_id for command in commands})
-        wanted = {(command.account_id, command.session_id) for command in commands}.difference(self._known)
+        keys = [command[:2] for command in commands]
+        self.memory.load_accounts({account_id for account_id, _ in keys})
+        wanted = set(keys).difference(self._known)
         found = self.memory.read_sessions(wanted)
         for key in wanted:
             self._known[key] = found.get(key)
-        return [self._execute(command) for command in commands]
+        return [self._execute(key, command) for key, command in zip(keys, commands, strict=True)]
 
-    def _execute(self, command: Command) -> Result:
-        account = self.memory.accounts[command.account_id]
-        stored = self._known[command.account_id, command.session_id]
+    def _execute(self, key: SessionKey, command: Command) -> Result:
+        account = self.memory.accounts[key[0]]
         holder = self._request_holder(command) if isinstance(command, Reserve) and command.request_id else None
-        decision: Decision = decide(account, command, self.now_us, stored, holder)
-        if decision.error is not None:
-            return decision.error
-        if decision.change is not None:
-            self._take(account, decision.change)
-        assert decision.session is not None
-        return Done(decision.session, quota_of(account, self.now_us), decision.replayed)
+        session, replayed, error, change = decide(account, command, self.now_us, self._known[key], holder)
+        if error is not None:
+            return error
+        if change is not None:
+            self._take(account, key, change)
+        assert session is not None
+        return Done(session, quota_of(account, self.now_us), replayed)
 
     def _request_holder(self, command: Reserve) -> Session | None:
         key = (command.account_id, command.request_id)
@@ -211,33 +212,30 @@ class Transaction:
         """Notes that an account's quota changed other than by a session."""
         self._accounts.add(account.account_id)
 
-    def _take(self, account: Account, change: Change) -> None:
-        session = change.session
-        key = (session.account_id, session.session_id)
-        if change.is_new or key in self._inserted:
+    def _take(self, account: Account, key: SessionKey, change: Change) -> None:
+        session, is_new, _, _, _, event = change
+        if is_new or key in self._inserted:
             self._inserted[key] = session
         else:
             self._updated[key] = session
         self._known[key] = session
         apply(account, change)
-        self._accounts.add(session.account_id)
+        self._accounts.add(key[0])
         if not session.is_tombstone:
-            self._counters.add((session.account_id, session.period_start_us))
+            self._counters.add((key[0], session.period_start_us))
         if session.state is SessionState.RESERVED:
-            self.memory.add_reserved(session)
+            self.memory.add_reserved(account.partition, key, session)
             if session.request_id:
-                self._requests[session.account_id, session.request_id] = session.session_id
-        elif not change.is_new:
-            self.memory.remove_reserved(session)
-        if change.event is not None:
-            self._append_event(account.partition, change.event, session)
+                self._requests[key[0], session.request_id] = key[1]
+        elif not is_new:
+            self.memory.remove_reserved(account.partition, key)
+        if event is not None:
+            self._append_event(account.partition, event, key)
 
-    def _append_event(self, partition: int, event: EventType, session: Session) -> None:
+    def _append_event(self, partition: int, event: EventType, key: SessionKey) -> None:
         state = self.memory.partitions[partition]
         state.position += 1
-        self._events.append(
-            (partition, state.position, event.value, self.now_us, session.account_id, session.session_id)
-        )
+        self._events.append((partition, state.position, event.value, self.now_us, *key))
 
     def write(self) -> Committed:
         """Writes what was decided and not written yet. The caller commits.
@@ -246,10 +244,10 @@ class Transaction:
         """
         many = self.connection.executemany
         if self._inserted:
-            many(
-                f"INSERT INTO sessions ({rows.SESSION_COLUMNS}) VALUES ({rows.SESSION_MARKS})",  # noqa: S608  # constants
-                [rows.row_from_session(session) for session in self._inserted.values()],
-            )
+            new = self._inserted.values()
+            reserved = SessionState.RESERVED
+            many(rows.INSERT_RESERVED, [rows.row_from_reserved(some) for some in new if some.state is reserved])
+            many(rows.INSERT_SESSION, [rows.row_from_session(some) for some in new if some.state is not reserved])
         if self._updated:
             many(
                 "UPDATE sessions SET state = ?, resolve_us = ?, served_mode = ?, outcome = ?, release_reason = ? "

@@ -70,20 +70,20 @@ class Memory:
             state.position = max(state.position, position)
         rows = self._connection.execute(f"SELECT {SESSION_COLUMNS} FROM sessions WHERE state = 1 ORDER BY reserve_us")  # noqa: S608  # constants
         for row in rows:
-            self.add_reserved(session_from_row(row))
+            session = session_from_row(row)
+            key = (session.account_id, session.session_id)
+            self.add_reserved(partition_of(session.account_id), key, session)
 
-    def add_reserved(self, session: Session) -> None:
+    def add_reserved(self, partition: int, key: SessionKey, session: Session) -> None:
         """Remembers a session that holds a lease."""
-        key = (session.account_id, session.session_id)
         self.reserved[key] = session
-        self.partitions[partition_of(session.account_id)].reserved[key] = session.reserve_us
+        self.partitions[partition].reserved[key] = session.reserve_us
         heapq.heappush(self._due, (session.expire_us, key))
 
-    def remove_reserved(self, session: Session) -> None:
+    def remove_reserved(self, partition: int, key: SessionKey) -> None:
         """Forgets a session that was resolved."""
-        key = (session.account_id, session.session_id)
         del self.reserved[key]
-        del self.partitions[partition_of(session.account_id)].reserved[key]
+        del self.partitions[partition].reserved[key]
 
     def next_due_us(self) -> int | None:
         """When the next lease runs out; None where none runs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -23,7 +24,15 @@ SESSION_COLUMNS: Final = (
 )
 SESSION_MARKS: Final = ", ".join("?" * 15)
 
+INSERT_SESSION: Final = f"INSERT INTO sessions ({SESSION_COLUMNS}) VALUES ({SESSION_MARKS})"  # noqa: S608  # constants
+INSERT_RESERVED: Final = (
+    f"INSERT INTO sessions ({SESSION_COLUMNS}) "  # noqa: S608  # constants
+    f"VALUES (?, ?, {SessionState.RESERVED.value}, ?, ?, ?, ?, 0, NULL, NULL, 0, ?, ?, ?, ?)"
+)
+
 Row = tuple[Any, ...]
+
+_NO_OUTCOME: Final = (None, None)
 
 _encode = msgspec.json.Encoder().encode
 _decode_candidates = msgspec.json.Decoder(tuple[tuple[str, str, int], ...]).decode
@@ -32,25 +41,51 @@ _decode_terms = msgspec.json.Decoder(tuple[tuple[int, str, int, tuple[str, ...],
 _decode_block = msgspec.json.Decoder(tuple[int, str, int]).decode
 
 
+@lru_cache(maxsize=1024)
+def _candidates_text(candidates: tuple[Candidate, ...]) -> str:
+    # Few combinations are asked for over and over.
+    return _encode(candidates).decode()
+
+
+def _labels_text(labels: tuple[tuple[str, str], ...]) -> str:
+    return _encode(labels).decode() if labels else "[]"
+
+
 def row_from_session(session: Session) -> Row:
     """The row of `sessions`."""
-    outcome = session.outcome
+    id_, account_id, state, candidates, period, reserve, expire, resolve, *_ = session
     return (
-        session.session_id,
-        session.account_id,
-        session.state.value,
-        _encode(session.candidates).decode(),
-        session.period_start_us,
-        session.reserve_us,
-        session.expire_us,
-        session.resolve_us,
-        None if outcome is None else outcome.served_credential_mode,
-        None if outcome is None else outcome.payload,
+        id_,
+        account_id,
+        state.value,
+        _candidates_text(candidates),
+        period,
+        reserve,
+        expire,
+        resolve,
+        *(session.outcome or _NO_OUTCOME),
         session.release_reason,
         session.request_id,
         session.api_key_id,
-        _encode(session.labels).decode(),
+        _labels_text(session.labels),
         session.entitlement_revision,
+    )
+
+
+def row_from_reserved(session: Session) -> Row:
+    """The parameters of INSERT_RESERVED, which has the rest of the row in its text: each value to bind counts."""
+    id_, account_id, _, candidates, period, reserve, expire, _, _, _, request_id, api_key_id, labels, revision = session
+    return (
+        id_,
+        account_id,
+        _candidates_text(candidates),
+        period,
+        reserve,
+        expire,
+        request_id,
+        api_key_id,
+        _labels_text(labels),
+        revision,
     )
 
 

@@ -26,13 +26,13 @@ from services.shared.clock import Clock
 from services.shared.errors import FlowStackError
 from services.shared.log import get_logger
 
-GROUP_WEIGHT_MAX: Final = 128
-"""Commands in one group, beyond the first job's. It bounds how long the loop decides without a pause (about 3 ms), and
+GROUP_WEIGHT_MAX: Final = 256
+"""Commands in one group, beyond the first job's. It bounds how long the loop decides without a pause (about 5 ms), and
 leaves work for the next group while the callers of this one are answered: with larger groups they take turns."""
 
 GATHER_SECONDS: Final = 0.002
-GATHER_JOBS_MAX: Final = 64
-"""How long, and up to how many jobs, a group gathers where the last one had company."""
+GATHER_WEIGHT_MAX: Final = 64
+"""How long, and up to how many commands, a group gathers where the last one had company."""
 
 Step = Callable[[Transaction], Any]
 
@@ -149,10 +149,19 @@ class Writer:
 
     def _next(self) -> None:
         """Takes the next group: at once, or after a moment of gathering where there is company."""
-        if self._company and len(self._queue) < GATHER_JOBS_MAX:
+        if self._company and not self._is_enough():
             self._loop.call_later(GATHER_SECONDS, self._take)
         else:
             self._take()
+
+    def _is_enough(self) -> bool:
+        """Whether what is queued makes a group that is worth a commit."""
+        weight = 0
+        for job in self._queue:
+            weight += job.weight
+            if weight >= GATHER_WEIGHT_MAX:
+                return True
+        return False
 
     def _take(self) -> None:
         if self._queue:
@@ -189,8 +198,10 @@ class Writer:
             return
         self._engine.committed(group)
         failpoints.hit("quota.before_answer")
-        self._answer(jobs, [result for results in group.results for result in results])
-        self._loop.call_soon(self._next)
+        results = [result for results in group.results for result in results]
+        # The next group is on its way to the disk while the callers of this one are answered.
+        self._next()
+        self._answer(jobs, results)
         if group.committed.partitions or group.committed.accounts:
             self._on_committed(group.committed)
 
