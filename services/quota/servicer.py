@@ -220,7 +220,8 @@ class _CommandStream:
                 answers.append((item.sequence, None, error))
         # Some at a time, so that a large batch does not hold up the commands of others.
         portions = [accepted[start : start + EXECUTE_MAX] for start in range(0, len(accepted), EXECUTE_MAX)]
-        done = await asyncio.gather(*(self._execute([command for _, command in some]) for some in portions))
+        work = [self._execute([command for _, command in some]) for some in portions]
+        done = [await work[0]] if len(work) == 1 else await asyncio.gather(*work)
         results = [result for some in done for result in some]
         answers += [(*sent, result) for sent, result in zip(accepted, results, strict=True)]
         self._unanswered -= len(request.commands)

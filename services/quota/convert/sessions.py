@@ -75,7 +75,7 @@ def fill_session(message: type_pb2.Session, session: Session) -> None:
         fill_time(message.expire_time, expire)
     message.session_id = id_
     message.account_id = account_id
-    message.state = state.value  # type: ignore[assignment]  # the numbers are the contract's
+    message.state = state  # type: ignore[assignment]  # the numbers are the contract's
     if resolve:
         fill_time(message.resolve_time, resolve)
     if outcome is not None:

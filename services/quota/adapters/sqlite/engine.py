@@ -235,7 +235,7 @@ class Transaction:
     def _append_event(self, partition: int, event: EventType, key: SessionKey) -> None:
         state = self.memory.partitions[partition]
         state.position += 1
-        self._events.append((partition, state.position, event.value, self.now_us, *key))
+        self._events.append((partition, state.position, int(event), self.now_us, *key))
 
     def write(self) -> Committed:
         """Writes what was decided and not written yet. The caller commits.
@@ -288,7 +288,7 @@ class Transaction:
 def _resolution(session: Session) -> tuple[int, int, int | None, bytes | None, int, str, str]:
     outcome = session.outcome
     return (
-        session.state.value,
+        int(session.state),
         session.resolve_us,
         None if outcome is None else outcome.served_credential_mode,
         None if outcome is None else outcome.payload,

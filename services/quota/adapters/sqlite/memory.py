@@ -133,8 +133,8 @@ class Memory:
 
     def read_sessions(self, keys: set[SessionKey]) -> dict[SessionKey, Session]:
         """The sessions of these keys that exist: reserved ones from memory, the rest from the file."""
-        found = {key: self.reserved[key] for key in keys if key in self.reserved}
-        for some in chunks({session_id for account_id, session_id in keys.difference(found)}):
+        found = {key: session for key in keys if (session := self.reserved.get(key)) is not None}
+        for some in chunks({session_id for _, session_id in keys.difference(found)}):
             marks = ", ".join("?" * len(some))
             for row in self._connection.execute(
                 f"SELECT {SESSION_COLUMNS} FROM sessions WHERE session_id IN ({marks})",  # noqa: S608  # marks

@@ -57,7 +57,7 @@ def row_from_session(session: Session) -> Row:
     return (
         id_,
         account_id,
-        state.value,
+        int(state),
         _candidates_text(candidates),
         period,
         reserve,
