@@ -7,6 +7,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 IMAGE  := $(VENV)/protos.binpb
+FIGURES := $(CURDIR)/$(VENV)/figures.jsonl
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -36,8 +37,10 @@ demo: $(READY) ## The same, then exits
 test: $(READY) ## Runs every test
 	$(BIN)/python -m pytest -m "not long" -n auto --maxprocesses 4 --dist loadfile
 
-test-long: $(READY) ## Runs every test, the long ones included
-	$(BIN)/python -m pytest
+test-long: $(READY) ## Runs every test, the long ones included, and writes README's table of figures
+	@rm -f $(FIGURES)
+	FLOWSTACK_FIGURES=$(FIGURES) $(BIN)/python -m pytest
+	$(BIN)/python -m tests.figures $(FIGURES)
 
 check: $(READY) ## Format, lint, types, layers, protos, breaking changes, stub drift
 	$(BIN)/ruff format --check .

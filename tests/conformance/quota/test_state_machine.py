@@ -27,6 +27,7 @@ from services.quota.domain.model import Candidate, EventType, Session
 from services.shared.periods import time_from_us
 from tests.conformance.quota.lab import MEDIA, Lab
 from tests.support.clock import DAY_US, HOUR_US, SECOND_US, ManualClock, us
+from tests.support.figures import record
 from tests.support.quota import (
     ACCOUNT,
     BYOK,
@@ -353,23 +354,23 @@ def _said(result: Result) -> str:
     return result.reason.value
 
 
-@pytest.mark.parametrize("kind", list(MEDIA))
-def test_any_history(kind: str, tmp_path: Path) -> None:
+def run_histories(kind: str, folder: Path, examples: int, steps: int) -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        lambda: StoreMachine(kind, tmp_path),
+        lambda: StoreMachine(kind, folder),
         settings=settings(
-            max_examples=100, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
+    record("state machine", store=kind, examples=examples, steps=steps)
+
+
+@pytest.mark.parametrize("kind", list(MEDIA))
+def test_any_history(kind: str, tmp_path: Path) -> None:
+    run_histories(kind, tmp_path, 100, 25)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("kind", list(MEDIA))
 def test_any_long_history(kind: str, tmp_path: Path) -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        lambda: StoreMachine(kind, tmp_path),
-        settings=settings(
-            max_examples=2_000, stateful_step_count=80, deadline=None, suppress_health_check=list(HealthCheck)
-        ),
-    )
+    run_histories(kind, tmp_path, 2_000, 80)
