@@ -14,7 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from services.billing.adapters.migrations.steps import migrate, problem_of_schema
 from services.billing.adapters.sql.accounts import SqlAccounts, SqlApiKeys
+from services.billing.adapters.sql.audit import SqlAudit, SqlDueAccounts
+from services.billing.adapters.sql.invoices import SqlInvoices
 from services.billing.adapters.sql.ledger import SqlLedger
+from services.billing.adapters.sql.payments import SqlPayments
 from services.billing.adapters.sql.subscriptions import SqlEntitlements, SqlRequests, SqlSubscriptions
 from services.billing.store import ResultT, Transaction
 from services.shared.errors import FlowStackError, Reason
@@ -34,6 +37,10 @@ class SqlTransaction:
         self.entitlements = SqlEntitlements(connection)
         self.ledger = SqlLedger(connection)
         self.requests = SqlRequests(connection)
+        self.invoices = SqlInvoices(connection)
+        self.audit = SqlAudit(connection)
+        self.due_accounts = SqlDueAccounts(connection)
+        self.payments = SqlPayments(connection)
 
 
 class Database:

@@ -72,6 +72,11 @@ SUBSCRIPTIONS: Final = Table(
     _time("anchor_us"),
     _time("end_us"),
     _number("version"),
+    _time("billed_us"),
+    _time("stated_us"),
+    _text("schedule"),
+    _text("contract"),
+    _text("cancel_change_id"),
     Index("subscriptions_by_account", "account_id"),
     Index("subscriptions_by_plan", "plan_id", "plan_version"),
 )
