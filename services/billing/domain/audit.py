@@ -78,6 +78,7 @@ def audit_event(
     account_id: str,
     resource_type: str,
     resource_id: str,
+    *,
     before: Facts,
     after: Facts,
     now_us: int,

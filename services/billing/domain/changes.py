@@ -1,5 +1,7 @@
-"""Changes that somebody asks for. Each takes a subscription that is brought up to date, and puts its wish on the
-schedule; `renewal.advance` then says what becomes of it at once.
+"""Changes that somebody asks for.
+
+Each takes a subscription that is brought up to date and puts its wish on the schedule; `renewal.advance` then says what
+becomes of it at once.
 """
 
 from __future__ import annotations
@@ -62,12 +64,21 @@ def change_plan(
         )
     free_of_pending, dropped = (subscription, []) if ended else drop_pending(subscription)
     if terms == subscription.terms and not ended:
-        change = _change(ChangeKind.NONE, subscription, terms, now_us, randomness, request_id)
+        change = _change(
+            ChangeKind.NONE, subscription, terms, now_us=now_us, randomness=randomness, request_id=request_id
+        )
         return Changed(change, Outcome(free_of_pending, dropped=dropped), is_new=bool(dropped))
     change_id = new_id("chg_", randomness)
     item = ScheduledTerms(now_us, ScheduledKind.PLAN, terms, change_id, ended)
     return schedule_change(
-        subscription, free_of_pending, terms, item, dropped, now_us, randomness, request_id=request_id
+        subscription,
+        free_of_pending,
+        terms,
+        item,
+        dropped,
+        now_us=now_us,
+        randomness=randomness,
+        request_id=request_id,
     )
 
 
@@ -77,9 +88,9 @@ def schedule_change(
     terms: Terms,
     item: ScheduledTerms,
     dropped: list[str],
+    *,
     now_us: int,
     randomness: Randomness,
-    *,
     request_id: str,
     more: tuple[ScheduledTerms, ...] = (),
 ) -> Changed:
@@ -147,7 +158,9 @@ def cancel(
     refuse_ended(subscription, now_us)
     prepared, dropped = drop_pending(subscription)
     end_us = prepared.billed_us
-    change = _change(ChangeKind.CANCELLATION, subscription, None, now_us, randomness, request_id)
+    change = _change(
+        ChangeKind.CANCELLATION, subscription, None, now_us=now_us, randomness=randomness, request_id=request_id
+    )
     change = replace(change, state=ChangeState.PENDING, effective_us=end_us)
     cancelled = replace(
         prepared, end_us=end_us, cancel_change_id=change.change_id, version=prepared.version + (not dropped)
@@ -167,19 +180,21 @@ def revert(subscription: Subscription, now_us: int, randomness: Randomness, *, r
         raise FlowStackError(
             Reason.NO_PENDING_CHANGE, "Neither a downgrade nor a cancellation is pending, so there is none to revert."
         )
-    change = _change(ChangeKind.REVERT, subscription, subscription.terms, now_us, randomness, request_id)
+    change = _change(
+        ChangeKind.REVERT, subscription, subscription.terms, now_us=now_us, randomness=randomness, request_id=request_id
+    )
     return Changed(change, Outcome(prepared, dropped=dropped))
 
 
 def end_now(subscription: Subscription, now_us: int, randomness: Randomness) -> Changed:
     """Ends the subscription at once, because its account is deleted; what is over already stays as it is."""
     if subscription.state_at(now_us) is SubscriptionState.ENDED:
-        change = _change(ChangeKind.NONE, subscription, None, now_us, randomness, "")
+        change = _change(ChangeKind.NONE, subscription, None, now_us=now_us, randomness=randomness)
         return Changed(change, Outcome(replace(subscription, schedule=(), contract=None)), is_new=False)
     prepared, dropped = drop_pending(subscription)
     dropped += [item.change_id for item in prepared.schedule if item.change_id]
     ended = replace(prepared, end_us=now_us, schedule=(), contract=None, version=subscription.version + 1)
-    change = _change(ChangeKind.CANCELLATION, subscription, None, now_us, randomness, "")
+    change = _change(ChangeKind.CANCELLATION, subscription, None, now_us=now_us, randomness=randomness)
     return Changed(change, Outcome(ended, dropped=dropped))
 
 
@@ -215,9 +230,10 @@ def _change(
     kind: ChangeKind,
     subscription: Subscription,
     to_terms: Terms | None,
+    *,
     now_us: int,
     randomness: Randomness,
-    request_id: str,
+    request_id: str = "",
 ) -> SubscriptionChange:
     """A change that is in force at once and costs nothing."""
     return SubscriptionChange(

@@ -122,9 +122,9 @@ def put_contract(
     """Puts a contract on a subscription that is brought up to date.
 
     It takes the place of a contract that has not begun, and of a pending downgrade or cancellation; the one in force
-    holds until it begins or to its own end. The prices decide the direction, as they do for a plan. When the contract ends, the
-    plan's own terms come by the same rule; a subscription to a plan that is sold by contract only ends with the first
-    period that starts at or after that.
+    holds until it begins or to its own end. The prices decide the direction, as they do for a plan. When the contract
+    ends, the plan's own terms come by the same rule; a subscription to a plan that is sold by contract only ends with
+    the first period that starts at or after that.
     """
     ended = subscription.state_at(now_us) is SubscriptionState.ENDED
     prepared, dropped = (subscription, []) if ended else drop_pending(subscription)
@@ -147,8 +147,8 @@ def put_contract(
         contract.terms,
         start,
         dropped,
-        now_us,
-        randomness,
+        now_us=now_us,
+        randomness=randomness,
         request_id=request_id,
         more=_end_of(contract, catalogue),
     )

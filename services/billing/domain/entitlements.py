@@ -76,9 +76,11 @@ def entitlement_of(
     they come with that subscription's own entitlement.
     """
     dated = [(subscription.anchor_us, subscription.terms)]
-    for entry in timeline(subscription):
-        if entry.item.terms is not None and not entry.starts_anew:
-            dated.append((entry.effective_us, entry.item.terms))
+    dated += [
+        (entry.effective_us, entry.item.terms)
+        for entry in timeline(subscription)
+        if entry.item.terms is not None and not entry.starts_anew
+    ]
     return Entitlement(
         subscription.account_id,
         revision,

@@ -223,7 +223,7 @@ def draft_of_statement(
 
 
 def issue(
-    draft: Draft, account: Account, sequence_number: int, payment: PaymentTerms, now_us: int, randomness: Randomness
+    draft: Draft, account: Account, sequence_number: int, payment: PaymentTerms, *, now_us: int, randomness: Randomness
 ) -> Invoice:
     """Makes an invoice under the account's next number. One with nothing to pay is PAID from the start."""
     total_micro = sum(line.amount_micro for line in draft.lines)
@@ -303,6 +303,7 @@ def credit(
     invoice: Invoice,
     earlier: Sequence[CreditNote],
     lines: Sequence[CreditNoteLine],
+    *,
     reason: str,
     sequence_number: int,
     now_us: int,

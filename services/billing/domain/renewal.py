@@ -212,7 +212,7 @@ def _begin(outcome: Outcome, entry: Dated, randomness: Randomness) -> None:
         outcome.dropped += _change_ids([other for other in rest if not other.starts_anew])
         outcome.subscription = replace(changed, end_us=entry.effective_us, schedule=kept)
     elif entry.starts_anew:
-        _succeed(outcome, changed, item.terms, entry.effective_us, change_id, randomness)
+        _succeed(outcome, changed, item.terms, entry.effective_us, change_id=change_id, randomness=randomness)
     else:
         _charge_difference(outcome, changed, item.terms, entry.effective_us, change_id)
         outcome.subscription = replace(changed, terms=item.terms)
@@ -249,7 +249,7 @@ def kind_of(before: Terms, after: Terms) -> ChangeKind:
 
 
 def _succeed(
-    outcome: Outcome, changed: Subscription, terms: Terms, start_us: int, change_id: str, randomness: Randomness
+    outcome: Outcome, changed: Subscription, terms: Terms, start_us: int, *, change_id: str, randomness: Randomness
 ) -> None:
     """A new subscription takes the place of the old one, which ends here where it has not ended before."""
     end_us = min(changed.end_us, start_us) if changed.end_us else start_us

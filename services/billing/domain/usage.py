@@ -66,7 +66,7 @@ def days_left(period_end_us: int, now_us: int) -> int:
 
 
 def usage_of(
-    account_id: str, quota: QuotaReading, ledger: LedgerUsage, charges_micro: int, costs_as_of_us: int, now_us: int
+    account_id: str, quota: QuotaReading, ledger: LedgerUsage, *, charges_micro: int, costs_as_of_us: int, now_us: int
 ) -> Usage:
     """Puts an account's usage together.
 

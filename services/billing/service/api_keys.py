@@ -66,7 +66,7 @@ class ApiKeyService:
                 )
             await transaction.api_keys.insert(key)
             action = Action(actor, "AccountService.CreateApiKey")
-            await self._audit(transaction, action, key, NOTHING, facts_of_key(key), now_us)
+            await self._audit(transaction, action, key, NOTHING, facts_of_key(key))
 
         await self._context.store.transact(insert)
         return CreatedKey(key, made.secret)
@@ -113,16 +113,21 @@ class ApiKeyService:
             await transaction.api_keys.revoke(api_key_id, now_us)
             revoked = replace(key, revoke_us=now_us)
             action = Action(actor, "AccountService.RevokeApiKey")
-            await self._audit(transaction, action, key, facts_of_key(key), facts_of_key(revoked), now_us)
+            await self._audit(transaction, action, key, facts_of_key(key), facts_of_key(revoked))
             return revoked
 
         return await self._context.store.transact(revoke)
 
-    async def _audit(
-        self, transaction: Transaction, action: Action, key: ApiKey, before: Facts, after: Facts, now_us: int
-    ) -> None:
+    async def _audit(self, transaction: Transaction, action: Action, key: ApiKey, before: Facts, after: Facts) -> None:
         event = audit_event(
-            action, key.account_id, "api_key", key.api_key_id, before, after, now_us, self._context.randomness
+            action,
+            key.account_id,
+            "api_key",
+            key.api_key_id,
+            before=before,
+            after=after,
+            now_us=self._context.clock.now_us(),
+            randomness=self._context.randomness,
         )
         await transaction.audit.insert(event)
 

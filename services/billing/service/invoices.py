@@ -207,7 +207,7 @@ class InvoiceService:
             return pay(invoice, reference, pay_us or now_us)
 
         content = (correction.invoice_id, reference, pay_us)
-        return await self._correct(correction, "MarkInvoicePaid", content, "", PaymentErrandKind.PAID, decide)
+        return await self._correct(correction, "MarkInvoicePaid", content, decide, errand=PaymentErrandKind.PAID)
 
     async def void(self, correction: Correction, reason: str) -> CorrectedInvoice:
         """Voids an invoice.
@@ -219,9 +219,9 @@ class InvoiceService:
             correction,
             "VoidInvoice",
             (correction.invoice_id, reason),
-            reason,
-            PaymentErrandKind.VOID,
             lambda invoice, now_us: void(invoice, reason, now_us),
+            errand=PaymentErrandKind.VOID,
+            reason=reason,
         )
 
     async def _correct(
@@ -229,9 +229,10 @@ class InvoiceService:
         correction: Correction,
         method: str,
         content: tuple[object, ...],
-        reason: str,
-        errand: PaymentErrandKind,
         decide: Callable[[Invoice, int], Invoice],
+        *,
+        errand: PaymentErrandKind,
+        reason: str = "",
     ) -> CorrectedInvoice:
         account_id = correction.account_id
         request = Request(method, account_id, correction.request_id, content)
@@ -297,7 +298,13 @@ class InvoiceService:
         view = await _view(opened.transaction, account_id, invoice_id)
         number = await invoices.next_credit_number(account_id)
         note, credited = credit(
-            view.invoice, view.credit_notes, lines, action.reason, number, opened.now_us, self._context.randomness
+            view.invoice,
+            view.credit_notes,
+            lines,
+            reason=action.reason,
+            sequence_number=number,
+            now_us=opened.now_us,
+            randomness=self._context.randomness,
         )
         await invoices.insert_credit_note(note)
         await invoices.update(credited)

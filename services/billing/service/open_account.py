@@ -1,10 +1,9 @@
-"""An account that a transaction has locked, brought up to date: the one way by which subscriptions, invoices and
-entitlements change.
+"""An account that a transaction has locked: the one way by which subscriptions, invoices and entitlements change.
 
-    open     the account is locked, and all that time has done to it is written: renewals, changes that were due,
-             closing statements, the end of a suspension, the purge
-    apply    what a call decides on top
-    close    the entitlement for quota, where it is another one now, and when the account is next due
+open     the account is locked, and all that time has done to it is written: renewals, changes that were due,
+         closing statements, the end of a suspension, the purge
+apply    what a call decides on top
+close    the entitlement for quota, where it is another one now, and when the account is next due
 """
 
 from __future__ import annotations
@@ -149,7 +148,14 @@ class OpenAccount:
     async def _issue(self, draft: Draft, action: Action) -> Invoice:
         number = await self.transaction.invoices.next_number(self.account.account_id)
         context = self.context
-        invoice = issue(draft, self.account, number, context.payment_terms, self.now_us, context.randomness)
+        invoice = issue(
+            draft,
+            self.account,
+            number,
+            context.payment_terms,
+            now_us=self.now_us,
+            randomness=context.randomness,
+        )
         await self.transaction.invoices.insert(invoice)
         if invoice.total_micro:
             await self.send(invoice, PaymentErrandKind.PUBLISH)
@@ -178,10 +184,10 @@ class OpenAccount:
             self.account.account_id,
             resource_type,
             resource_id,
-            before,
-            after,
-            self.now_us,
-            self.context.randomness,
+            before=before,
+            after=after,
+            now_us=self.now_us,
+            randomness=self.context.randomness,
         )
         if event.changes:
             await self.transaction.audit.insert(event)

@@ -46,6 +46,13 @@ class UsageService:
             watermark_us = await transaction.ledger.watermark_us(partition_of(account_id))
             # Before the first watermark the ledger is known to be complete up to the account's own beginning.
             charges_micro = await transaction.invoices.charged_micro(account_id, quota.period_start_us)
-            return usage_of(account_id, quota, ledger, charges_micro, max(watermark_us, account.create_us), now_us)
+            return usage_of(
+                account_id,
+                quota,
+                ledger,
+                charges_micro=charges_micro,
+                costs_as_of_us=max(watermark_us, account.create_us),
+                now_us=now_us,
+            )
 
         return await store.transact(read)

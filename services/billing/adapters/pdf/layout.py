@@ -141,7 +141,7 @@ def _head(text: Text, issuer: Sequence[str], title: str) -> list[Flowable]:
     right = [text.paragraph(title, 20, bold=True, right=True)]
     table = Table([[left, right]], colWidths=(WIDTH * 0.55, WIDTH * 0.45))
     table.setStyle(TableStyle([("VALIGN", (0, 0), (-1, -1), "TOP"), *_flush()]))
-    return [table, Spacer(0, 4 * mm), HRFlowable(width="100%", thickness=1.4, color=ACCENT), Spacer(0, 7 * mm)]
+    return [table, Spacer(0, 4 * mm), HRFlowable(width=WIDTH, thickness=1.4, color=ACCENT), Spacer(0, 7 * mm)]
 
 
 def _parties(text: Text, invoice: Invoice, facts: Sequence[tuple[str, str]]) -> Flowable:
@@ -155,7 +155,8 @@ def _parties(text: Text, invoice: Invoice, facts: Sequence[tuple[str, str]]) -> 
     table = Table(rows, colWidths=(24 * mm, WIDTH * 0.5 - 24 * mm))
     table.setStyle(TableStyle([("VALIGN", (0, 0), (-1, -1), "TOP"), *_flush(bottom=2)]))
     both = Table([[customer, table]], colWidths=(WIDTH * 0.5, WIDTH * 0.5))
-    both.setStyle(TableStyle([("VALIGN", (0, 0), (-1, -1), "TOP"), *_flush()]))
+    style = [("VALIGN", (0, 0), (-1, -1), "TOP"), *_flush(), ("RIGHTPADDING", (0, 0), (0, 0), 8 * mm)]
+    both.setStyle(TableStyle(style))
     return both
 
 

@@ -20,6 +20,8 @@ from services.billing.adapters.pdf.layout import FOOTER_COLOR, Text, credit_note
 from services.billing.domain.invoices import CreditNote, Invoice
 
 MARGIN: Final = 20 * mm
+FRAME_PADDING: Final = 6
+"""What reportlab leaves free inside of the margins, in points."""
 FOOTER_SIZE: Final = 7.5
 
 _printing: Final = Lock()
@@ -64,8 +66,8 @@ def _render(story: list[Any], text: Text, title: str, author: str, footer: str) 
     document = SimpleDocTemplate(
         out,
         pagesize=A4,
-        leftMargin=MARGIN,
-        rightMargin=MARGIN,
+        leftMargin=MARGIN - FRAME_PADDING,
+        rightMargin=MARGIN - FRAME_PADDING,
         topMargin=MARGIN,
         bottomMargin=MARGIN + 6 * mm,
         title=title,

@@ -90,7 +90,8 @@ class SqlDueAccounts:
 
     async def next_us(self) -> int | None:
         """When something is next due in any account; None for never."""
-        return (await self._connection.execute(select(func.min(DUE_ACCOUNTS.c.due_us)))).scalar_one()
+        next_us: int | None = (await self._connection.execute(select(func.min(DUE_ACCOUNTS.c.due_us)))).scalar_one()
+        return next_us
 
     async def put(self, account_id: str, due_us: int) -> None:
         """Sets when something is next due in an account."""
