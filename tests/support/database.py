@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from sqlalchemy import Connection, create_engine, make_url, text
+from sqlalchemy import Connection, create_engine, inspect, make_url, text
 
 from services.billing.adapters.migrations.steps import migrate
 from services.billing.adapters.sql.database import Database, open_database
@@ -37,6 +37,18 @@ def read_rows(address: str, table: str = "ledger") -> list[dict[str, Any]]:
     """All rows of a table, by their first two columns."""
     with connection_to(address) as connection:
         return [dict(row) for row in connection.execute(text(f"SELECT * FROM {table} ORDER BY 1, 2")).mappings()]
+
+
+def everything_in(address: str) -> bytes:
+    """All that a database holds, as text; of SQLite also its files, with what was deleted in them."""
+    with connection_to(address) as connection:
+        tables = inspect(connection).get_table_names()
+    content = repr({table: read_rows(address, table) for table in tables}).encode()
+    url = make_url(address)
+    if url.get_backend_name() == "sqlite":
+        file = Path(str(url.database))
+        content += b"".join(path.read_bytes() for path in file.parent.glob(f"{file.name}*"))
+    return content
 
 
 @pytest.fixture(scope="session")
