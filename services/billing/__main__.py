@@ -18,6 +18,7 @@ from services.billing.domain.paging import PageTokens
 from services.billing.service.accounts import AccountService
 from services.billing.service.api_keys import ApiKeyService
 from services.billing.service.background import Backoff, keep_running
+from services.billing.service.booking import Booking
 from services.billing.service.context import Context
 from services.billing.service.dispatcher import EntitlementDispatcher
 from services.billing.service.reader import SessionEventReader
@@ -62,7 +63,10 @@ async def running(settings: BillingSettings, clock: Clock, backoff: Backoff) -> 
         dispatcher = EntitlementDispatcher(context, backoff)
         api_keys = ApiKeyService(context, pepper)
         stack.push_async_callback(api_keys.flush_uses)
-        reader = SessionEventReader(context, dispatcher)
+        booking = Booking(context)
+        replica = f"billing-{secrets.token_hex(8)}"
+        reader = SessionEventReader(context, dispatcher, booking, replica, settings.billing_lease_seconds)
+        stack.push_async_callback(reader.release)
 
         async def write_uses() -> bool:
             await asyncio.sleep(USES_INTERVAL_S)

@@ -34,9 +34,10 @@ def connection_to(address: str) -> Iterator[Connection]:
 
 
 def read_rows(address: str, table: str = "ledger") -> list[dict[str, Any]]:
-    """All rows of a table, by their first two columns."""
+    """All rows of a table, in the order of their columns."""
     with connection_to(address) as connection:
-        return [dict(row) for row in connection.execute(text(f"SELECT * FROM {table} ORDER BY 1, 2")).mappings()]
+        rows = connection.execute(text(f"SELECT * FROM {table} ORDER BY 1")).mappings().all()
+    return sorted((dict(row) for row in rows), key=lambda row: list(row.values())[:3])
 
 
 def everything_in(address: str) -> bytes:

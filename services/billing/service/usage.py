@@ -44,7 +44,7 @@ class UsageService:
             account = await transaction.accounts.get(account_id)
             subscription = await transaction.subscriptions.get(account.subscription_id)
             ledger = await transaction.ledger.usage(account_id, day_start_us(now_us), quota.period_start_us)
-            watermark_us = await transaction.ledger.watermark_us(partition_of(account_id))
+            watermark_us = await transaction.partitions.watermark_us(partition_of(account_id))
             # Before the first watermark the ledger is known to be complete up to the account's own beginning.
             return usage_of(subscription, quota, ledger, max(watermark_us, account.create_us), now_us)
 

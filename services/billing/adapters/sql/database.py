@@ -7,21 +7,37 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import URL, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy import URL, delete, event, make_url, update
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from services.billing.adapters.migrations.steps import migrate, problem_of_schema
 from services.billing.adapters.sql.accounts import SqlAccounts, SqlApiKeys
 from services.billing.adapters.sql.ledger import SqlLedger
+from services.billing.adapters.sql.partitions import SqlPartitions
 from services.billing.adapters.sql.subscriptions import SqlEntitlements, SqlRequests, SqlSubscriptions
+from services.billing.adapters.sql.tables import PARTITION_CURSORS, READER_REPLICAS
 from services.billing.store import ResultT, Transaction
 from services.shared.errors import FlowStackError, Reason
 from services.shared.log import get_logger
 from services.shared.settings import StartupError
 
 SETTING: Final = "FLOWSTACK_BILLING_DATABASE"
+
+CONNECTIONS_MAX: Final = 10
+"""Of one replica to PostgreSQL, kept open; a transaction is over in milliseconds."""
+
+CONNECT_TIMEOUT_S: Final = 5
+"""How long a connection to PostgreSQL, or a free one of the pool, may take."""
+
+SESSION_SETTINGS: Final = {
+    # A replica that hangs in the middle of a transaction is not to keep others from the rows that it has locked.
+    "idle_in_transaction_session_timeout": "10s",
+    "lock_timeout": "5s",
+    "statement_timeout": "30s",
+}
+"""Of every connection to PostgreSQL, unless the address brings `options` of its own."""
 
 
 class SqlTransaction:
@@ -33,6 +49,7 @@ class SqlTransaction:
         self.subscriptions = SqlSubscriptions(connection)
         self.entitlements = SqlEntitlements(connection)
         self.ledger = SqlLedger(connection)
+        self.partitions = SqlPartitions(connection)
         self.requests = SqlRequests(connection)
 
 
@@ -41,18 +58,28 @@ class Database:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self.engine = engine
+        self._snapshots = engine.execution_options(isolation_level="REPEATABLE READ") if self.shared else engine
         self._running: set[asyncio.Task[Any]] = set()
 
-    async def transact(self, work: Callable[[Transaction], Awaitable[ResultT]]) -> ResultT:
+    @property
+    def shared(self) -> bool:
+        """Whether other replicas work on it too: a SQLite file is one process's alone."""
+        return self.engine.dialect.name == "postgresql"
+
+    async def transact(self, work: Callable[[Transaction], Awaitable[ResultT]], *, snapshot: bool = False) -> ResultT:
         """Runs `work` in a transaction, which commits when it returns and is undone where it raises.
 
         It has a task of its own, which the caller's cancellation does not reach: SQLAlchemy gives a connection up
         that is cancelled in the middle of a statement, and SQLite must not have two on one file.
 
+        Args:
+            work: reads, decides and writes.
+            snapshot: everything that `work` reads is of one moment; it writes nothing. On SQLite it always is.
+
         Raises:
             FlowStackError: BILLING_UNAVAILABLE where the database cannot be reached or does not answer.
         """
-        task = asyncio.create_task(self._transact(work))
+        task = asyncio.create_task(self._transact(work, self._snapshots if snapshot else self.engine))
         self._running.add(task)
         task.add_done_callback(self._finished)
         return await asyncio.shield(task)
@@ -63,15 +90,23 @@ class Database:
             # Asked for, so that the loop does not complain of an error that a cancelled caller did not wait for.
             task.exception()
 
-    async def _transact(self, work: Callable[[Transaction], Awaitable[ResultT]]) -> ResultT:
+    async def _transact(self, work: Callable[[Transaction], Awaitable[ResultT]], engine: AsyncEngine) -> ResultT:
+        decided = False
         try:
-            async with self.engine.begin() as connection:
-                return await work(SqlTransaction(connection))
-        except (OperationalError, InterfaceError, PoolTimeoutError) as error:
-            get_logger().error("database_failed", error_type=type(error).__name__)
-            raise FlowStackError(
-                Reason.BILLING_UNAVAILABLE, "Billing's database does not answer. Nothing was changed; try again."
-            ) from error
+            async with engine.begin() as connection:
+                result = await work(SqlTransaction(connection))
+                decided = True
+            return result
+        except (OperationalError, InterfaceError, InternalError, PoolTimeoutError) as error:
+            get_logger().error("database_failed", error_type=type(getattr(error, "orig", error)).__name__)
+            # Where the connection breaks during the commit, nobody here can know on which side of it.
+            what = (
+                "It is not known whether the change holds: look before you repeat it, or repeat it with its request_id."
+                if decided
+                else "Nothing was changed; try again."
+            )
+            message = f"Billing's database does not answer. {what}"
+            raise FlowStackError(Reason.BILLING_UNAVAILABLE, message) from error
 
     async def close(self) -> None:
         """Closes the database, when what runs has ended."""
@@ -141,8 +176,19 @@ def _sqlite(url: URL) -> AsyncEngine:
 
 
 def _postgresql(url: URL) -> AsyncEngine:
+    arguments: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S}
+    if "options" not in url.query:
+        arguments["options"] = " ".join(f"-c {name}={value}" for name, value in SESSION_SETTINGS.items())
     try:
-        return create_async_engine(url, isolation_level="READ COMMITTED", pool_pre_ping=True)
+        return create_async_engine(
+            url,
+            isolation_level="READ COMMITTED",
+            pool_pre_ping=True,
+            pool_size=CONNECTIONS_MAX,
+            max_overflow=0,
+            pool_timeout=CONNECT_TIMEOUT_S,
+            connect_args=arguments,
+        )
     except ModuleNotFoundError as error:
         raise StartupError(
             f"{SETTING} names PostgreSQL, and its driver {error.name} is not installed. Install psycopg, or use "
@@ -154,6 +200,9 @@ async def _assert_durable(connection: AsyncConnection, url: URL) -> None:
     # The driver begins no transaction by itself for DDL, and a migration is to hold as a whole.
     await connection.exec_driver_sql("BEGIN IMMEDIATE")
     await connection.run_sync(migrate, str(url.database))
+    # The file is this process's alone, so that what earlier ones had leased is free.
+    await connection.execute(update(PARTITION_CURSORS).values(owner="", lease_end_us=0))
+    await connection.execute(delete(READER_REPLICAS))
     journal_mode = (await connection.exec_driver_sql("PRAGMA journal_mode")).scalar_one()
     synchronous = (await connection.exec_driver_sql("PRAGMA synchronous")).scalar_one()
     if journal_mode != "wal" or synchronous != 2:
