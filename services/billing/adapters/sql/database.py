@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from sqlalchemy import URL, delete, event, make_url, update
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, InternalError, OperationalError
+from sqlalchemy import delete, update
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.billing.adapters.migrations.steps import migrate, problem_of_schema
 from services.billing.adapters.sql.accounts import SqlAccounts, SqlApiKeys
+from services.billing.adapters.sql.connect import SETTING, cannot_use, engine_for, name_of
 from services.billing.adapters.sql.ledger import SqlLedger
 from services.billing.adapters.sql.partitions import SqlPartitions
 from services.billing.adapters.sql.subscriptions import SqlEntitlements, SqlRequests, SqlSubscriptions
@@ -22,22 +22,6 @@ from services.billing.store import ResultT, Transaction
 from services.shared.errors import FlowStackError, Reason
 from services.shared.log import get_logger
 from services.shared.settings import StartupError
-
-SETTING: Final = "FLOWSTACK_BILLING_DATABASE"
-
-CONNECTIONS_MAX: Final = 10
-"""Of one replica to PostgreSQL, kept open; a transaction is over in milliseconds."""
-
-CONNECT_TIMEOUT_S: Final = 5
-"""How long a connection to PostgreSQL, or a free one of the pool, may take."""
-
-SESSION_SETTINGS: Final = {
-    # A replica that hangs in the middle of a transaction is not to keep others from the rows that it has locked.
-    "idle_in_transaction_session_timeout": "10s",
-    "lock_timeout": "5s",
-    "statement_timeout": "30s",
-}
-"""Of every connection to PostgreSQL, unless the address brings `options` of its own."""
 
 
 class SqlTransaction:
@@ -123,83 +107,26 @@ async def open_database(address: str) -> Database:
     Raises:
         StartupError: it cannot be opened, another process owns it, or its schema is not the current one.
     """
-    url = _url(address)
-    engine = _sqlite(url) if url.get_backend_name() == "sqlite" else _postgresql(url)
+    engine = engine_for(address)
     try:
         async with engine.begin() as connection:
             if engine.dialect.name == "sqlite":
-                await _assert_durable(connection, url)
+                await _assert_durable(connection, name_of(engine))
             else:
                 await _assert_current(connection)
     except DBAPIError as error:
         await engine.dispose()
-        raise StartupError(_explain(url, error)) from error
+        raise cannot_use(engine, error) from error
     except BaseException:
         await engine.dispose()
         raise
     return Database(engine)
 
 
-def _url(address: str) -> URL:
-    try:
-        url = make_url(address)
-    except ArgumentError:
-        raise StartupError(f"{SETTING} is not a database address. Use sqlite:///path or postgresql://…") from None
-    if url.drivername == "sqlite" and url.database and url.database != ":memory:":
-        return url.set(drivername="sqlite+aiosqlite")
-    if url.drivername == "postgresql":
-        return url.set(drivername="postgresql+psycopg")
-    raise StartupError(f"{SETTING} names {url.drivername}. Use sqlite:///path or postgresql://…")
-
-
-def _sqlite(url: URL) -> AsyncEngine:
-    assert url.database is not None
-    try:
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StartupError(
-            f"The folder of {url.database} cannot be made ({error.strerror}). Correct {SETTING}, or its permissions."
-        ) from error
-    # One connection, kept for good. Two on one file are what SQLite up to 3.51.2 can corrupt a WAL with.
-    engine = create_async_engine(url, pool_size=1, max_overflow=0, pool_recycle=-1, connect_args={"timeout": 0})
-
-    @event.listens_for(engine.sync_engine, "connect")
-    def _connected(connection: Any, _: object) -> None:
-        # The driver begins a transaction at the first write. Reads before it see the same: nobody else is on the file.
-        connection.isolation_level = "IMMEDIATE"
-        cursor = connection.cursor()
-        for pragma in ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    return engine
-
-
-def _postgresql(url: URL) -> AsyncEngine:
-    arguments: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S}
-    if "options" not in url.query:
-        arguments["options"] = " ".join(f"-c {name}={value}" for name, value in SESSION_SETTINGS.items())
-    try:
-        return create_async_engine(
-            url,
-            isolation_level="READ COMMITTED",
-            pool_pre_ping=True,
-            pool_size=CONNECTIONS_MAX,
-            max_overflow=0,
-            pool_timeout=CONNECT_TIMEOUT_S,
-            connect_args=arguments,
-        )
-    except ModuleNotFoundError as error:
-        raise StartupError(
-            f"{SETTING} names PostgreSQL, and its driver {error.name} is not installed. Install psycopg, or use "
-            "sqlite:///path."
-        ) from None
-
-
-async def _assert_durable(connection: AsyncConnection, url: URL) -> None:
+async def _assert_durable(connection: AsyncConnection, name: str) -> None:
     # The driver begins no transaction by itself for DDL, and a migration is to hold as a whole.
     await connection.exec_driver_sql("BEGIN IMMEDIATE")
-    await connection.run_sync(migrate, str(url.database))
+    await connection.run_sync(migrate, name)
     # The file is this process's alone, so that what earlier ones had leased is free.
     await connection.execute(update(PARTITION_CURSORS).values(owner="", lease_end_us=0))
     await connection.execute(delete(READER_REPLICAS))
@@ -207,7 +134,7 @@ async def _assert_durable(connection: AsyncConnection, url: URL) -> None:
     synchronous = (await connection.exec_driver_sql("PRAGMA synchronous")).scalar_one()
     if journal_mode != "wal" or synchronous != 2:
         raise StartupError(
-            f"{url.database}: the file system gives journal mode {journal_mode} and synchronous {synchronous}, where "
+            f"{name}: the file system gives journal mode {journal_mode} and synchronous {synchronous}, where "
             f"WAL and FULL are needed to survive a crash. Put {SETTING} on a local disk."
         )
 
@@ -216,14 +143,3 @@ async def _assert_current(connection: AsyncConnection) -> None:
     problem = await connection.run_sync(problem_of_schema)
     if problem:
         raise StartupError(f"The database of {SETTING} {problem}")
-
-
-def _explain(url: URL, error: DBAPIError) -> str:
-    if url.get_backend_name() != "sqlite":
-        return f"{SETTING}: the database cannot be reached or used ({type(error.orig).__name__}). Check the address."
-    if "locked" in str(error.orig):
-        return (
-            f"Another process has {url.database} open. Stop it, or set {SETTING} to another file: "
-            "one billing process owns its file alone."
-        )
-    return f"{url.database} cannot be used as billing's database ({error.orig}). Move it away, or set {SETTING}."
