@@ -21,6 +21,7 @@ from services.billing.service.accounts import AccountService
 from services.billing.service.api_keys import ApiKeyService
 from services.billing.service.audit import AuditService
 from services.billing.service.background import Backoff, keep_running
+from services.billing.service.booking import Booking
 from services.billing.service.context import Context
 from services.billing.service.dispatcher import EntitlementDispatcher
 from services.billing.service.invoices import InvoiceService
@@ -80,7 +81,10 @@ async def running(settings: BillingSettings, clock: Clock, backoff: Backoff) -> 
         dispatcher = EntitlementDispatcher(context, backoff)
         api_keys = ApiKeyService(context, pepper)
         stack.push_async_callback(api_keys.flush_uses)
-        reader = SessionEventReader(context, dispatcher)
+        booking = Booking(context)
+        replica = f"billing-{secrets.token_hex(8)}"
+        reader = SessionEventReader(context, dispatcher, booking, replica, settings.billing_lease_seconds)
+        stack.push_async_callback(reader.release)
 
         async def write_uses() -> bool:
             await asyncio.sleep(USES_INTERVAL_S)

@@ -17,6 +17,8 @@ class BillingSettings(CommonSettings):
     """`sqlite:///path` or `postgresql://…`; empty for `billing.db` under the data folder."""
     billing_catalogue_file: Path | None = None
     """Another catalogue of plans and offers than the one that ships."""
+    billing_lease_seconds: float = Field(10.0, gt=0)
+    """How long a replica that has fallen silent keeps the partitions of quota's events that it reads."""
 
     payment_term_days: int = Field(14, ge=0, le=365)
     """From an invoice's issue to its due time."""

@@ -9,7 +9,6 @@ from typing import NamedTuple, Protocol, TypeVar
 from services.billing.domain.audit import ActorKind, AuditEvent
 from services.billing.domain.entitlements import Entitlement, EntitlementStatus
 from services.billing.domain.invoices import CreditNote, Invoice, InvoiceKind, InvoiceState, SessionCounts
-from services.billing.domain.ledger import LedgerUsage, PartitionCursor, PositionedEntry, Watermark
 from services.billing.domain.model import (
     Account,
     AccountState,
@@ -21,6 +20,7 @@ from services.billing.domain.model import (
 )
 from services.billing.domain.paging import Position
 from services.billing.domain.payments import PaymentErrandKind
+from services.billing.ledger_store import Ledger, Partitions
 from services.shared.periods import Period
 
 ResultT = TypeVar("ResultT")
@@ -51,15 +51,6 @@ class PendingEntitlement(NamedTuple):
     entitlement: Entitlement
     attempts: int
     """How often it was sent in vain."""
-
-
-class LedgerInsert(NamedTuple):
-    """What became of a batch of entries."""
-
-    inserted: int
-    """Entries that were new."""
-    unknown_accounts: frozenset[str]
-    """Accounts that billing does not know; their entries were kept aside."""
 
 
 class Accounts(Protocol):
@@ -210,30 +201,6 @@ class Entitlements(Protocol):
 
     async def renew(self, now_us: int, account_id: str = "") -> None:
         """Has what quota acknowledged sent again: of one account, or of all. Quota's store was replaced."""
-
-
-class Ledger(Protocol):
-    """The append-only ledger, and how far quota's events have been read."""
-
-    async def claim(self) -> tuple[int, Sequence[PartitionCursor]]:
-        """Takes over every partition: answers the new fence, and the cursors. An earlier reader can write no more."""
-        ...
-
-    async def advance(self, fence: int, cursors: Mapping[int, str], watermarks: Sequence[Watermark]) -> bool:
-        """Moves cursors and watermarks; False where another reader has claimed a partition since."""
-        ...
-
-    async def insert(self, entries: Sequence[PositionedEntry], now_us: int) -> LedgerInsert:
-        """Appends what is new of `entries`; a repeat changes nothing, whenever it comes."""
-        ...
-
-    async def usage(self, account_id: str, day_start_us: int, period_start_us: int) -> LedgerUsage:
-        """An account's counts in the day and the period."""
-        ...
-
-    async def watermark_us(self, partition: int) -> int:
-        """Every event of the partition before this time has been read; 0 where nothing is known."""
-        ...
 
 
 class Requests(Protocol):
@@ -451,6 +418,11 @@ class Transaction(Protocol):
         ...
 
     @property
+    def partitions(self) -> Partitions:
+        """How far quota's events have been read, and by whom."""
+        ...
+
+    @property
     def requests(self) -> Requests:
         """Requests with a request_id."""
         ...
@@ -459,10 +431,19 @@ class Transaction(Protocol):
 class Store(Protocol):
     """Billing's store."""
 
-    async def transact(self, work: Callable[[Transaction], Awaitable[ResultT]]) -> ResultT:
+    @property
+    def shared(self) -> bool:
+        """Whether other replicas work on it too."""
+        ...
+
+    async def transact(self, work: Callable[[Transaction], Awaitable[ResultT]], *, snapshot: bool = False) -> ResultT:
         """Runs `work` in a transaction, which commits when it returns and is undone where it raises.
 
         Once begun it runs to its end, also when its caller is cancelled: nobody has to wonder what half of it did.
+
+        Args:
+            work: reads, decides and writes.
+            snapshot: everything that `work` reads is of one moment; it writes nothing.
 
         Raises:
             FlowStackError: BILLING_UNAVAILABLE where the database cannot be reached or does not answer.

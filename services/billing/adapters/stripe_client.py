@@ -59,9 +59,10 @@ class StripeClient:
 
     async def publish(self, invoice: Invoice, customer_id: str) -> PublishedInvoice:
         """Issues the invoice to a customer."""
-        issued = await self._find(invoice, customer_id) or await self._draft(invoice, customer_id)
+        found = await self._find(invoice, customer_id)
+        issued = found or await self._draft(invoice, customer_id)
         if issued.status == "draft":
-            for line in invoice.lines[len(issued.lines.data) :]:
+            for line in invoice.lines[len(found.lines.data) if found else 0 :]:
                 await _answer(
                     self._stripe.invoice_items.create_async(
                         {

@@ -43,7 +43,7 @@ class UsageService:
         async def read(transaction: Transaction) -> Usage:
             account = await transaction.accounts.get(account_id)
             ledger = await transaction.ledger.usage(account_id, day_start_us(now_us), quota.period_start_us)
-            watermark_us = await transaction.ledger.watermark_us(partition_of(account_id))
+            watermark_us = await transaction.partitions.watermark_us(partition_of(account_id))
             # Before the first watermark the ledger is known to be complete up to the account's own beginning.
             charges_micro = await transaction.invoices.charged_micro(account_id, quota.period_start_us)
             return usage_of(

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from services.billing.config import BillingSettings
 from services.shared.secret import Secret
 from tests.support.billing import BillingUnderTest, Customer, billing, reason_of, settings_for
 from tests.support.clock import ManualClock
+from tests.support.database import read_rows
 from tests.support.quota import CREDENTIALS, INTERNAL_TOKEN, QuotaServer, new_session_id, quota_server, stub
 
 BYOK, MANAGED = type_pb2.CREDENTIAL_MODE_BYOK, type_pb2.CREDENTIAL_MODE_MANAGED
@@ -37,8 +36,9 @@ async def quota(tmp_path: Path, clock: ManualClock) -> AsyncIterator[QuotaServer
 
 
 @pytest.fixture
-def settings(tmp_path: Path, quota: QuotaServer) -> BillingSettings:
-    return settings_for(tmp_path, quota.address, internal_token=Secret(INTERNAL_TOKEN))
+def settings(tmp_path: Path, quota: QuotaServer, database_address: str) -> BillingSettings:
+    token = Secret(INTERNAL_TOKEN)
+    return settings_for(tmp_path, quota.address, internal_token=token, billing_database=database_address)
 
 
 class Router:
@@ -100,8 +100,7 @@ async def test_a_plan_grants_what_it_says_and_no_more(
         assert (usage.sessions_used, usage.sessions_remaining, usage.can_make_requests) == (25, 0, False)
         assert usage.refusal_reason == "SESSION_QUOTA_EXCEEDED"
         assert await reason_of(router.run(customer.account_id)) == "SESSION_QUOTA_EXCEEDED"
-    with closing(sqlite3.connect(settings.data_dir / "billing.db")) as database:
-        assert database.execute("SELECT count(*) FROM ledger").fetchone() == (25,)
+    assert len(read_rows(settings.billing_database)) == 25
 
 
 async def test_the_free_plan_has_nothing_managed(settings: BillingSettings, clock: ManualClock, router: Router) -> None:
@@ -128,9 +127,8 @@ async def test_the_ledger_equals_the_counters_over_restarts(
             if restart == 2:
                 usages = [await drained_usage(service, customer) for customer in customers]
         clock.advance(60)
-    with closing(sqlite3.connect(settings.data_dir / "billing.db")) as database:
-        rows = database.execute("SELECT account_id, credential_mode FROM ledger WHERE event = 1").fetchall()
-    counted = Counter(rows)
+    rows = [row for row in read_rows(settings.billing_database) if row["event"] == 1]
+    counted = Counter((row["account_id"], row["credential_mode"]) for row in rows)
     for usage in usages:
         assert usage.managed_sessions == counted[usage.account_id, MANAGED]
         assert usage.byok_sessions == counted[usage.account_id, BYOK]
