@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
-from services.billing.domain.ids import Randomness, new_id
+from services.billing.domain.ids import Randomness, base32, new_id
 
 
 class ActorKind(IntEnum):
@@ -82,11 +82,15 @@ def audit_event(
     before: Facts,
     after: Facts,
     now_us: int,
+    place: int = 0,
     randomness: Randomness,
 ) -> AuditEvent:
-    """The event of a change of one resource; only fields that differ are in it."""
+    """The event of a change of one resource; only fields that differ are in it.
+
+    Ids rise with time, and within a transaction with `place`, so that a list is in the order in which things were done.
+    """
     return AuditEvent(
-        new_id("aud_", randomness),
+        new_id(f"aud_{base32(now_us, 12)}{base32(place, 3)}", randomness),
         account_id,
         now_us,
         action.actor,

@@ -63,6 +63,8 @@ class OpenAccount:
     now_us: int
     account: Account
     subscription: Subscription
+    events: int = 0
+    """How many audit events were written so far."""
 
     @staticmethod
     async def open(context: Context, transaction: Transaction, account_id: str) -> OpenAccount:
@@ -187,8 +189,10 @@ class OpenAccount:
             before=before,
             after=after,
             now_us=self.now_us,
+            place=self.events,
             randomness=self.context.randomness,
         )
+        self.events += 1
         if event.changes:
             await self.transaction.audit.insert(event)
 

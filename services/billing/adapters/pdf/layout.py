@@ -41,6 +41,8 @@ class Text:
     def __init__(self, typesetter: Typesetter) -> None:
         self._typesetter = typesetter
         self.used: dict[Face, set[str]] = {}
+        self.has_fonts = False
+        """False while only characters are gathered."""
 
     def runs(self, text: str, *, bold: bool = False) -> Iterator[tuple[Face, str]]:
         """The text in pieces of one face each."""
@@ -66,8 +68,7 @@ class Text:
         markup = "".join(f'<font name="{face.name}">{escape(run)}</font>' for face, run in runs)
         base = self._typesetter.bold if bold else self._typesetter.regular
         self.used.setdefault(base, set()).add(" ")
-        if base.name not in pdfmetrics.getRegisteredFontNames():
-            # The first pass only gathers characters.
+        if not self.has_fonts:
             return Spacer(0, 0)
         style = ParagraphStyle(
             "text",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from io import BytesIO
 from threading import Lock
@@ -50,15 +51,26 @@ class PdfPrinter:
         for piece in (footer, "Page 0123456789 of"):
             text.mark(piece)
         with _printing:
-            # Twice, because the fonts are made of the characters that were used: measured with them only then.
+            # Twice, because the fonts are made of the characters that are used, and type is set with them after that.
             build()
-            _register(text.used)
-            return _render(build(), text, f"{title} {number}", self._issuer[0], footer)
+            text.has_fonts = True
+            with _registered(text.used):
+                return _render(build(), text, f"{title} {number}", self._issuer[0], footer)
 
 
-def _register(used: dict[Face, set[str]]) -> None:
-    for face, characters in used.items():
-        pdfmetrics.registerFont(TTFont(face.name, BytesIO(face.subset(characters))))
+@contextmanager
+def _registered(used: dict[Face, set[str]]) -> Iterator[None]:
+    """Has reportlab know this document's fonts, and no others of their names."""
+    fonts = [TTFont(face.name, BytesIO(face.subset(characters))) for face, characters in used.items()]
+    for font in fonts:
+        pdfmetrics.registerFont(font)
+    try:
+        yield
+    finally:
+        # reportlab registers for good, and passes over a second font of a name: it has no call for the opposite.
+        for font in fonts:
+            pdfmetrics._fonts.pop(font.fontName)
+            pdfmetrics._dynFaceNames.pop(font.face.name)
 
 
 def _render(story: list[Any], text: Text, title: str, author: str, footer: str) -> bytes:
