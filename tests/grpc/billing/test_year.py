@@ -130,6 +130,7 @@ async def test_a_year_of_a_customers_life(
     await life.pays()
     await desk.contract(pb.Contract(offer_id="volume-10k", end_time=stamp(us(2026, 12, 31, 9))))
     await life.comes(1, 20, year=2027)
+    await life.runs(1)
     await life.pays()
     # The contract's plan holds again since, at its own price.
     assert (await life.limit(), await life.charges()) == (5000, 200)
@@ -161,8 +162,8 @@ async def test_a_year_of_a_customers_life(
         for one in invoices
         if one.kind == STATEMENT
     }
-    # Each period that had sessions is stated once; of those that follow the last session nothing is to be stated.
-    assert stated == {"10 March": 20, "31 March": 30}
+    # Each period that had sessions is stated once; the last one only when quota's watermark passes its end.
+    assert stated == {"10 March": 20, "31 March": 30, "31 August": 50}
 
     # And the audit log knows who did it all.
     actions = {event.action for event in await desk.audit()}
