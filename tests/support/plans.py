@@ -102,6 +102,11 @@ class Desk:
         )
         return response
 
+    async def pay_all(self) -> None:
+        """Pays every open invoice."""
+        for invoice in await self.invoices(states=[invoice_pb2.INVOICE_STATE_OPEN]):
+            await self.pay(invoice.invoice_id, f"wire {invoice.number}")
+
     async def void(self, invoice_id: str, **fields: Any) -> invoice_pb.VoidInvoiceResponse:
         """VoidInvoice."""
         request = invoice_pb.VoidInvoiceRequest(

@@ -167,6 +167,7 @@ async def test_sessions_beside_changes_of_the_plan_never_pass_the_limit_that_hol
         usage = await drained_usage(service, customer)
         assert (usage.sessions_used, usage.sessions_limit, usage.current_charges.units) == (30, 30, 20)
         clock.advance_us(us(2026, 4, 10, 12) - clock.now_us())
+        await desk.pay_all()
         # In the new period quota has come to the lower limit by itself, whether billing was there or not.
         assert await attempt(20) == 5
 
@@ -177,6 +178,8 @@ async def test_a_cancelled_account_is_refused_after_its_end_and_serves_again_aft
     async with billing(settings, clock) as service:
         customer = await service.new_customer("hobbyist")
         desk = Desk(service, customer)
+        (invoice,) = await desk.invoices()
+        await desk.pay(invoice.invoice_id)
         await desk.cancel()
         await router.run(customer.account_id)
         clock.advance_us(us(2026, 4, 10, 12) - clock.now_us())
