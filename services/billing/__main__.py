@@ -22,6 +22,7 @@ from services.billing.service.booking import Booking
 from services.billing.service.context import Context
 from services.billing.service.dispatcher import EntitlementDispatcher
 from services.billing.service.reader import SessionEventReader
+from services.billing.service.reconciliation import ReconciliationService
 from services.billing.service.subscriptions import SubscriptionService
 from services.billing.service.usage import UsageService
 from services.billing.servicer.accounts import AccountServicer, InternalAccountServicer
@@ -111,7 +112,7 @@ def _ports(
     public = public_registrations(
         AccountServicer(AccountService(context, dispatcher), api_keys, context.clock),  # type: ignore[abstract]
         SubscriptionServicer(SubscriptionService(context), context.clock),  # type: ignore[abstract]
-        UsageServicer(UsageService(context, dispatcher)),  # type: ignore[abstract]
+        UsageServicer(UsageService(context, dispatcher), ReconciliationService(context)),  # type: ignore[abstract]
     )
     internal = internal_registrations(InternalAccountServicer(api_keys))  # type: ignore[abstract]
     return [

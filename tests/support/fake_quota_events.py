@@ -207,6 +207,9 @@ class FakeQuotaEvents(quota_service_pb2_grpc.QuotaServiceServicer):
                         events=[event for event in found for _ in range(1 + self.duplicate)],
                         watermarks=[self._watermark(partition)],
                     )
+            if not request.follow:
+                yield pb.ReadSessionEventsResponse(watermarks=[self._watermark(partition) for partition in sent])
+                return
             async with self._changed:
                 await self._changed.wait_for(
                     lambda: (

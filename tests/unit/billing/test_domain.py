@@ -98,7 +98,7 @@ def test_the_fee_is_charged_for_each_period_that_the_subscription_reaches() -> N
 
 def test_usage_says_what_is_unpriced() -> None:
     period = period_at(START_US, START_US)
-    quota = QuotaReading("starter", *period, 1000, 800, 300, 500, 2, 198, ("bedrock",), True, "")
+    quota = QuotaReading("starter", *period, 1000, 800, 300, 500, 2, 198, ("bedrock",), True, "", 1)
     usage = usage_of(subscription(), quota, LedgerUsage(7, 499), START_US + 5, START_US + 6)
     assert usage.is_near_limit
     assert usage.can_use_managed
