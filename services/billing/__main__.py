@@ -27,6 +27,7 @@ from services.billing.service.dispatcher import EntitlementDispatcher
 from services.billing.service.invoices import InvoiceService
 from services.billing.service.payments import PaymentDispatcher
 from services.billing.service.reader import SessionEventReader
+from services.billing.service.reconciliation import ReconciliationService
 from services.billing.service.scheduler import Scheduler
 from services.billing.service.subscriptions import SubscriptionService
 from services.billing.service.usage import UsageService
@@ -145,7 +146,7 @@ def _ports(
     public = public_registrations(
         AccountServicer(AccountService(context, dispatcher), api_keys, context.clock),  # type: ignore[abstract]
         SubscriptionServicer(SubscriptionService(context, dispatcher)),
-        UsageServicer(UsageService(context, dispatcher)),  # type: ignore[abstract]
+        UsageServicer(UsageService(context, dispatcher), ReconciliationService(context)),  # type: ignore[abstract]
         InvoiceServicer(InvoiceService(context, dispatcher, PdfPrinter(settings.invoice_issuer))),
         AuditServicer(AuditService(context)),
     )

@@ -26,6 +26,7 @@ class QuotaReading(NamedTuple):
     managed_providers: tuple[str, ...]
     sessions_available: bool
     refusal_reason: str
+    entitlement_revision: int
 
 
 @dataclass(frozen=True, slots=True)

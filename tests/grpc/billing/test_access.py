@@ -72,6 +72,7 @@ SERVED = {
     *(path for path in METHODS if path.removeprefix(PACKAGE).split("/")[0] in WHOLLY_SERVED),
     *(path for path in METHODS if path.startswith(f"{PACKAGE}AccountService/") and not path.endswith("RotateApiKey")),
     f"{PACKAGE}UsageService/GetUsage",
+    f"{PACKAGE}UsageService/ReconcileUsage",
 }
 OF_ALL_ACCOUNTS = {f"{PACKAGE}AuditService/ListAuditEvents"}
 NOT_SERVED = sorted(set(METHODS) - SERVED - INTERNAL_ONLY)

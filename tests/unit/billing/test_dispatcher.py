@@ -38,7 +38,7 @@ class MemoryQuota:
     async def get_quota(self, account_id: str, timeout_s: float) -> QuotaReading:
         raise NotImplementedError
 
-    def read_session_events(self, after: Mapping[int, str]) -> AsyncIterator[EventBatch]:
+    def read_session_events(self, after: Mapping[int, str], *, follow: bool = True) -> AsyncIterator[EventBatch]:
         raise NotImplementedError
 
     async def acknowledge(self, cursors: Mapping[int, str]) -> None:

@@ -88,7 +88,7 @@ def test_days_left_cover_the_rest_of_the_period(end_us: int, passed_us: int) -> 
 
 def test_usage_says_what_is_unpriced() -> None:
     period = period_at(START_US, START_US)
-    quota = QuotaReading("starter", *period, 1000, 800, 300, 500, 2, 198, ("bedrock",), True, "")
+    quota = QuotaReading("starter", *period, 1000, 800, 300, 500, 2, 198, ("bedrock",), True, "", 1)
     usage = usage_of(
         "acct_1", quota, LedgerUsage(7, 499), charges_micro=50_000_000, costs_as_of_us=START_US + 5, now_us=START_US + 6
     )
