@@ -11,7 +11,7 @@ FIGURES := $(CURDIR)/$(VENV)/figures.jsonl
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup run demo test test-long check format gen baseline bench lock clean
+.PHONY: help setup run demo migrate test test-long check format gen baseline bench lock clean
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ run: $(READY) ## Starts all services, streams one session, and serves until Ctrl
 
 demo: $(READY) ## The same, then exits
 	@exec $(BIN)/python -m services --demo --once
+
+migrate: $(READY) ## Brings the schema of FLOWSTACK_BILLING_DATABASE to the newest revision
+	@exec $(BIN)/python -m services.billing.migrate
 
 test: $(READY) ## Runs every test
 	$(BIN)/python -m pytest -m "not long" -n auto --maxprocesses 4 --dist loadfile

@@ -26,6 +26,7 @@ class Server:
 
     process_id: int
     data: Path
+    address: str
     channel: ServiceChannel
 
     def resident_bytes(self) -> int:
@@ -54,7 +55,7 @@ async def running(arguments: list[str], address: str, data: Path, environment: d
             metadata: Metadata = ()
             if token.exists():
                 metadata = (("authorization", f"Bearer {token.read_text().strip()}"),)
-            yield Server(process.pid, data, ServiceChannel(channel, metadata))
+            yield Server(process.pid, data, address, ServiceChannel(channel, metadata))
     finally:
         process.kill()
         await asyncio.to_thread(process.wait)
@@ -72,6 +73,34 @@ async def quota_server(data: Path) -> AsyncIterator[Server]:
     }
     async with running(["-m", "services.quota"], address, data, environment) as server:
         yield server
+
+
+@dataclass(frozen=True)
+class BillingServer:
+    """A running billing service: a channel to each port, with the token that it takes."""
+
+    public: ServiceChannel
+    internal: ServiceChannel
+
+
+@asynccontextmanager
+async def billing_server(data: Path, database: str, quota_address: str) -> AsyncIterator[BillingServer]:
+    """The billing service on a database with the current schema, with its secrets below `data`."""
+    public, internal = (f"127.0.0.1:{free_port()}" for _ in range(2))
+    environment = {
+        "FLOWSTACK_DATA_DIR": str(data),
+        "FLOWSTACK_BILLING_DATABASE": database,
+        "FLOWSTACK_BILLING_ADDRESS": public,
+        "FLOWSTACK_BILLING_INTERNAL_ADDRESS": internal,
+        "FLOWSTACK_QUOTA_ADDRESS": quota_address,
+        "FLOWSTACK_ADMIN_PORT_BASE": "0",
+        "FLOWSTACK_LOG_LEVEL": "error",
+    }
+    async with running(["-m", "services.billing"], internal, data, environment) as server:
+        token = (data / "admin-token").read_text().strip()
+        async with grpc.aio.insecure_channel(public) as channel:
+            await asyncio.wait_for(channel.channel_ready(), READY_SECONDS)
+            yield BillingServer(ServiceChannel(channel, (("authorization", f"Bearer {token}"),)), server.channel)
 
 
 @asynccontextmanager

@@ -39,6 +39,8 @@ class Report:
     """All figures of a run."""
 
     figures: list[Figure] = field(default_factory=list)
+    long: bool = False
+    """Measure at the full sizes too, which takes many minutes and gigabytes."""
 
     def add(self, figure: Figure) -> None:
         """Takes a figure and says so, because a whole run takes minutes."""

@@ -6,6 +6,8 @@ import pytest
 
 from tests.support.grpcurl import start_building
 
+pytest_plugins = ("tests.support.postgres", "tests.support.database")
+
 EARLY = ("simulation/test_seeds.py", "crash/test_kill.py", "e2e/test_sessions.py")
 LATE = ("e2e/test_grpcurl.py",)
 

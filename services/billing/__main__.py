@@ -5,25 +5,35 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
 from services.billing.adapters.catalogue_file import load_catalogue
+from services.billing.adapters.pdf.printer import PdfPrinter
 from services.billing.adapters.quota_client import QuotaClient
 from services.billing.adapters.sql.database import Database, open_database
 from services.billing.config import BillingSettings
 from services.billing.domain.catalogue import Catalogue
 from services.billing.domain.paging import PageTokens
+from services.billing.payments import PaymentProvider
 from services.billing.service.accounts import AccountService
 from services.billing.service.api_keys import ApiKeyService
+from services.billing.service.audit import AuditService
 from services.billing.service.background import Backoff, keep_running
+from services.billing.service.booking import Booking
 from services.billing.service.context import Context
 from services.billing.service.dispatcher import EntitlementDispatcher
+from services.billing.service.invoices import InvoiceService
+from services.billing.service.payments import PaymentDispatcher
 from services.billing.service.reader import SessionEventReader
+from services.billing.service.reconciliation import ReconciliationService
+from services.billing.service.scheduler import Scheduler
 from services.billing.service.subscriptions import SubscriptionService
 from services.billing.service.usage import UsageService
 from services.billing.servicer.accounts import AccountServicer, InternalAccountServicer
+from services.billing.servicer.audit import AuditServicer
+from services.billing.servicer.invoices import InvoiceServicer
 from services.billing.servicer.registrations import internal_registrations, public_registrations
 from services.billing.servicer.subscriptions import SubscriptionServicer
 from services.billing.servicer.usage import UsageServicer
@@ -58,25 +68,54 @@ async def running(settings: BillingSettings, clock: Clock, backoff: Backoff) -> 
         stack.push_async_callback(channel.close)
         pepper = settings.pepper()
         tokens = PageTokens(pepper)
-        context = Context(database, QuotaClient(channel), catalogue, tokens, clock, secrets.token_bytes)
+        provider = await _payment_provider(settings, stack)
+        context = Context(
+            database,
+            QuotaClient(channel),
+            catalogue,
+            tokens,
+            clock,
+            secrets.token_bytes,
+            settings.payment_terms(),
+            provider is not None,
+        )
         dispatcher = EntitlementDispatcher(context, backoff)
         api_keys = ApiKeyService(context, pepper)
         stack.push_async_callback(api_keys.flush_uses)
-        reader = SessionEventReader(context, dispatcher)
+        booking = Booking(context)
+        replica = f"billing-{secrets.token_hex(8)}"
+        reader = SessionEventReader(context, dispatcher, booking, replica, settings.billing_lease_seconds)
+        stack.push_async_callback(reader.release)
 
         async def write_uses() -> bool:
             await asyncio.sleep(USES_INTERVAL_S)
             await api_keys.flush_uses()
             return True
 
-        for name, work in (
-            ("entitlements", dispatcher.run_once),
-            ("session events", reader.run_once),
-            ("key uses", write_uses),
-        ):
+        works: dict[str, Callable[[], Awaitable[bool]]] = {
+            "entitlements": dispatcher.run_once,
+            "session events": reader.run_once,
+            "renewals": Scheduler(context, dispatcher).run_once,
+            "key uses": write_uses,
+        }
+        if provider is not None:
+            works["payments"] = PaymentDispatcher(context, provider, backoff).run_once
+        for name, work in works.items():
             task = asyncio.create_task(keep_running(name, work, backoff), name=name)
             stack.push_async_callback(_stop, task)
         yield ServiceHost("billing", settings, _ports(settings, context, dispatcher, api_keys))
+
+
+async def _payment_provider(settings: BillingSettings, stack: AsyncExitStack) -> PaymentProvider | None:
+    """Stripe, where its key is set; invoices go nowhere else but to ListInvoices otherwise."""
+    if settings.stripe_api_key is None:
+        return None
+    # Imported only here: it takes a good part of a second.
+    from services.billing.adapters.stripe_client import StripeClient
+
+    client = StripeClient(settings.stripe_api_key, settings.stripe_base_url)
+    stack.push_async_callback(client.close)
+    return client
 
 
 async def _stop(task: asyncio.Task[None]) -> None:
@@ -106,8 +145,10 @@ def _ports(
     # What a servicer does not define answers UNIMPLEMENTED, from the generated base.
     public = public_registrations(
         AccountServicer(AccountService(context, dispatcher), api_keys, context.clock),  # type: ignore[abstract]
-        SubscriptionServicer(SubscriptionService(context), context.clock),  # type: ignore[abstract]
-        UsageServicer(UsageService(context, dispatcher)),  # type: ignore[abstract]
+        SubscriptionServicer(SubscriptionService(context, dispatcher)),
+        UsageServicer(UsageService(context, dispatcher), ReconciliationService(context)),  # type: ignore[abstract]
+        InvoiceServicer(InvoiceService(context, dispatcher, PdfPrinter(settings.invoice_issuer))),
+        AuditServicer(AuditService(context)),
     )
     internal = internal_registrations(InternalAccountServicer(api_keys))  # type: ignore[abstract]
     return [

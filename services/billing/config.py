@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from services.shared.settings import CommonSettings
+from pydantic import Field
+
+from services.billing.domain.invoices import DAY_US, PaymentTerms
+from services.shared.settings import CommonSettings, SecretSetting
 
 
 class BillingSettings(CommonSettings):
@@ -14,6 +17,23 @@ class BillingSettings(CommonSettings):
     """`sqlite:///path` or `postgresql://…`; empty for `billing.db` under the data folder."""
     billing_catalogue_file: Path | None = None
     """Another catalogue of plans and offers than the one that ships."""
+    billing_lease_seconds: float = Field(10.0, gt=0)
+    """How long a replica that has fallen silent keeps the partitions of quota's events that it reads."""
+
+    payment_term_days: int = Field(14, ge=0, le=365)
+    """From an invoice's issue to its due time."""
+    payment_grace_days: int = Field(14, ge=0, le=365)
+    """From the due time until new sessions are refused with PAYMENT_OVERDUE."""
+    invoice_issuer: str = "FlowStack"
+    """Who issues invoices, as they print it: the name, then the address, lines separated by `|`."""
+    stripe_api_key: SecretSetting | None = None
+    """Sends invoices to Stripe."""
+    stripe_base_url: str = ""
+    """Another server that speaks Stripe's API; empty for Stripe's own."""
+
+    def payment_terms(self) -> PaymentTerms:
+        """How long customers have to pay."""
+        return PaymentTerms(self.payment_term_days * DAY_US, self.payment_grace_days * DAY_US)
 
     def database_url(self) -> str:
         """The database's address.

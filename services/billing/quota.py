@@ -28,8 +28,12 @@ class Quota(Protocol):
         """
         ...
 
-    def read_session_events(self, after: Mapping[int, str]) -> AsyncIterator[EventBatch]:
-        """Follows the session events of partitions, each from after its cursor, until the connection ends.
+    def read_session_events(self, after: Mapping[int, str], *, follow: bool = True) -> AsyncIterator[EventBatch]:
+        """Reads the session events of partitions, each from after its cursor.
+
+        Args:
+            after: the cursors; empty from the oldest event on.
+            follow: go on with new ones until the connection ends; otherwise up to those that there are now.
 
         Raises:
             FlowStackError: INVALID_REQUEST, with `store_epoch` in the metadata where quota's store was replaced.

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from services.billing.adapters.quota_client import QuotaClient
-from services.billing.domain.ledger import LedgerEntry, PartitionCursor, PositionedEntry, Watermark
+from services.billing.domain.leases import LeaseState, share
+from services.billing.domain.ledger import LedgerEntry, PartitionLease, PositionedEntry
+from services.billing.ledger_store import LedgerInsert
 from services.billing.service.background import Backoff, keep_running
+from services.billing.service.booking import Booking
 from services.billing.service.context import Context
 from services.billing.service.reader import SessionEventReader
-from services.billing.store import LedgerInsert
 from services.shared.channel import ServiceChannel
 from tests.simulation.hosts import METADATA, HostClock, Surroundings
 from tests.simulation.oracle import Key, Oracle
@@ -24,68 +26,101 @@ from tests.support.simulation_net import FakeChannel
 
 T = TypeVar("T")
 
+LEASE_S: Final = 2.0
+"""Short beside a run, so that a killed reader's partitions change hands in it."""
+
 
 @dataclass
 class Books:
     """What is durable at billing."""
 
-    partitions: tuple[int, ...]
-    fence: int = 0
-    cursors: dict[int, str] = field(default_factory=dict)
-    watermarks: dict[int, Watermark] = field(default_factory=dict)
+    leases: dict[int, PartitionLease]
+    states: dict[int, LeaseState]
+    alive: dict[str, int] = field(default_factory=dict)
+    """When each replica's word that it is alive runs out."""
+    promised: dict[int, PartitionLease] = field(default_factory=dict)
+    """Each partition as it was when its newest watermark was stored."""
     entries: dict[Key, LedgerEntry] = field(default_factory=dict)
     newest_us: dict[int, int] = field(default_factory=dict)
     """The time of each partition's newest entry."""
+
+    @classmethod
+    def empty(cls, partitions: Sequence[int]) -> Books:
+        """Nothing read, nobody reading."""
+        return cls(
+            {part: PartitionLease(part, 0, "", 0, 0) for part in partitions},
+            {part: LeaseState(part, "", 0, 0) for part in partitions},
+        )
+
+
+class Partitions:
+    """The partitions inside one transaction."""
+
+    def __init__(self, books: Books) -> None:
+        self._books = books
+        self.news: dict[int, PartitionLease] = {}
+
+    async def balance(self, replica: str, now_us: int, lease_us: int) -> Sequence[PartitionLease]:
+        """Shares the partitions as the shipped store does."""
+        books, end_us = self._books, now_us + lease_us
+        books.alive[replica] = end_us
+        alive = [name for name, until_us in books.alive.items() if until_us > now_us]
+        shares = share(tuple(books.states.values()), alive, replica, now_us)
+        for part in (*shares.keep, *shares.take):
+            changes_hands = part in shares.take
+            fence = books.states[part].fence + changes_hands
+            books.states[part] = LeaseState(part, replica, fence, end_us)
+            books.leases[part] = books.leases[part]._replace(fence=fence)
+        for part in shares.give:
+            books.states[part] = books.states[part]._replace(owner="", end_us=0)
+        return [books.leases[part] for part, state in books.states.items() if state.owner == replica]
+
+    async def advance(self, leases: Sequence[PartitionLease], end_us: int) -> bool:
+        """Stores how far partitions have been read; False where another reader has one since."""
+        if any(lease.fence != self._books.states[lease.partition].fence for lease in leases):
+            return False
+        for lease in leases:
+            self.news[lease.partition] = self._books.leases[lease.partition] = lease
+            self._books.states[lease.partition] = self._books.states[lease.partition]._replace(end_us=end_us)
+        return True
 
 
 class Ledger:
     """The ledger inside one transaction."""
 
-    def __init__(self, books: Books, oracle: Oracle) -> None:
+    def __init__(self, books: Books, partitions: Partitions, oracle: Oracle) -> None:
         self._books = books
+        self._partitions = partitions
         self._oracle = oracle
 
-    async def claim(self) -> tuple[int, Sequence[PartitionCursor]]:
-        """Takes over every partition."""
-        self._books.fence += 1
-        cursors, watermarks = self._books.cursors, self._books.watermarks
-        return self._books.fence, [
-            PartitionCursor(part, cursors.get(part, ""), watermarks[part].watermark_us if part in watermarks else 0)
-            for part in self._books.partitions
-        ]
-
-    async def advance(self, fence: int, cursors: Mapping[int, str], watermarks: Sequence[Watermark]) -> bool:
-        """Moves cursors and watermarks; False where another reader has claimed since."""
-        if fence != self._books.fence:
-            return False
-        self._books.cursors |= cursors
-        self._news = {watermark.partition: watermark for watermark in watermarks}
-        return True
+    async def take_strays(self, limit: int) -> Sequence[PositionedEntry]:
+        """Every account is known here."""
+        return ()
 
     async def insert(self, entries: Sequence[PositionedEntry], now_us: int) -> LedgerInsert:
         """Appends what is new, and holds it against the promises that were made."""
-        inserted = 0
+        inserted: list[LedgerEntry] = []
         for partition, _, entry in entries:
             key = (entry.account_id, entry.session_id)
             known = self._books.entries.get(key)
             if known is None:
-                inserted += 1
+                inserted.append(entry)
                 self._check_promises(partition, entry)
                 self._books.entries[key] = entry
                 self._books.newest_us[partition] = entry.event_us
             elif known != entry:
                 self._oracle.fail(f"{entry.session_id} came again with other content")
-        for partition, watermark in self._news.items():
-            promised = self._books.watermarks.get(partition)
-            if promised is not None and watermark.watermark_us < promised.watermark_us:
+        for partition, lease in self._partitions.news.items():
+            promised = self._books.promised.get(partition)
+            if promised is not None and lease.watermark_us < promised.watermark_us:
                 self._oracle.fail(f"the watermark of partition {partition} fell")
-            self._books.watermarks[partition] = watermark
+            self._books.promised[partition] = lease
         return LedgerInsert(inserted, frozenset())
 
     def _check_promises(self, partition: int, entry: LedgerEntry) -> None:
         if entry.event_us < self._books.newest_us.get(partition, 0):
             self._oracle.fail(f"the event of {entry.session_id} came out of order")
-        promised = self._books.watermarks.get(partition)
+        promised = self._books.promised.get(partition)
         if promised is None:
             return
         if entry.event_us < promised.watermark_us:
@@ -96,6 +131,8 @@ class Ledger:
 
 class SimulatedBillingStore:
     """Transactions that take time, and that a crash undoes as a whole."""
+
+    shared = True
 
     def __init__(self, host: BillingHost, life: Life) -> None:
         self._host = host
@@ -108,7 +145,9 @@ class SimulatedBillingStore:
             draw = self._host.random.random
             await asyncio.sleep(draw() * 0.005)
             staged = deepcopy(self._host.books)
-            result = await work(SimpleNamespace(ledger=Ledger(staged, self._host.around.oracle)))
+            partitions = Partitions(staged)
+            ledger = Ledger(staged, partitions, self._host.around.oracle)
+            result = await work(SimpleNamespace(ledger=ledger, partitions=partitions))
             if draw() < self._host.crash_before:
                 await self._die()
             self._host.books = staged
@@ -128,7 +167,7 @@ class BillingHost:
 
     def __init__(self, around: Surroundings, partitions: Sequence[int]) -> None:
         self.around = around
-        self.books = Books(tuple(partitions))
+        self.books = Books.empty(partitions)
         self.random = random.Random(f"billing {around.seed}")
         self.clock = HostClock(around.loop, around.start_us)
         self.crash_before = 0.0
@@ -164,7 +203,9 @@ class BillingHost:
             clock=self.clock,
             randomness=self.random.randbytes,
         )
-        reader = SessionEventReader(context, cast("Any", NoDispatcher(self.around.oracle)))
+        replica = f"billing-{len(self._lives)}"
+        dispatcher = cast("Any", NoDispatcher(self.around.oracle))
+        reader = SessionEventReader(context, dispatcher, Booking(context), replica, LEASE_S)
         life.start(keep_running("session events", reader.run_once, Backoff(0.1, 1.0, self.random.random)))
 
     def kill(self) -> None:

@@ -46,6 +46,10 @@ class FakeQuotaEvents(quota_service_pb2_grpc.QuotaServiceServicer):
         self.duplicate = False
         """Every event is sent twice."""
         self.refuse_acknowledgements = False
+        self.withhold = False
+        """Who follows is sent nothing more; who reads up to the present is."""
+        self.on_get_quota: Callable[[], None] = lambda: None
+        """Is called before counts are read."""
         self._changed = asyncio.Condition()
         self._server: grpc.aio.Server | None = None
         self.address = ""
@@ -70,6 +74,11 @@ class FakeQuotaEvents(quota_service_pb2_grpc.QuotaServiceServicer):
     async def set_unavailable(self, unavailable: bool) -> None:
         """Fails every call, or serves again."""
         self.unavailable = unavailable
+        await self._notify()
+
+    async def set_withhold(self, withhold: bool) -> None:
+        """Keeps new events from followers, or lets them go."""
+        self.withhold = withhold
         await self._notify()
 
     async def replace_store(self) -> None:
@@ -163,6 +172,7 @@ class FakeQuotaEvents(quota_service_pb2_grpc.QuotaServiceServicer):
 
     async def GetQuota(self, request: pb.GetQuotaRequest, context: Context[Any, Any]) -> pb.GetQuotaResponse:
         await self._admit(context)
+        self.on_get_quota()
         entitlement = self.entitlements.get(request.account_id)
         if entitlement is None:
             await abort(context, FlowStackError(Reason.ENTITLEMENT_MISSING, "None."))
@@ -201,18 +211,24 @@ class FakeQuotaEvents(quota_service_pb2_grpc.QuotaServiceServicer):
         while True:
             for partition, begin in sent.items():
                 found = self.events[partition][begin:]
-                if found:
+                if found and not (request.follow and self.withhold):
                     sent[partition] = len(self.events[partition])
                     yield pb.ReadSessionEventsResponse(
                         events=[event for event in found for _ in range(1 + self.duplicate)],
                         watermarks=[self._watermark(partition)],
                     )
+            if not request.follow:
+                yield pb.ReadSessionEventsResponse(watermarks=[self._watermark(partition) for partition in sent])
+                return
             async with self._changed:
                 await self._changed.wait_for(
                     lambda: (
                         self.unavailable
                         or self.epoch != epoch
-                        or any(len(self.events[partition]) > begin for partition, begin in sent.items())
+                        or (
+                            not self.withhold
+                            and any(len(self.events[partition]) > begin for partition, begin in sent.items())
+                        )
                     )
                 )
             if self.epoch != epoch:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from services.billing.service import reader as billing_reader
+from services.billing.domain.ledger import EventBatch, advanced
 from services.billing.service.reader import SessionEventReader
 from services.quota.adapters.sqlite import engine, events, writer
 from services.quota.adapters.sqlite.engine import Engine, Transaction
@@ -355,20 +355,16 @@ def moves_the_cursor_before_it_stores() -> Any:
     """Billing moves its cursor in one transaction and stores the entries in another."""
 
     def make(shipped: Any) -> Any:
-        async def take(self: Any, fence: int, batch: Any) -> bool:
-            cursors = billing_reader.newest_cursors(batch.entries)
-            if cursors:
-                await self._context.store.transact(lambda t: _moved(t, fence, cursors))
-            return await shipped(self, fence, batch)
+        async def take(self: Any, batch: EventBatch) -> Any:
+            moved = advanced(self._held, batch._replace(watermarks=()))
+            if moved:
+                end_us = self._context.clock.now_us() + self._lease_us
+                await self._context.store.transact(lambda t: t.partitions.advance(tuple(moved.values()), end_us))
+            return await shipped(self, batch)
 
         return take
 
     return swapped(SessionEventReader, "_take", make)
-
-
-async def _moved(transaction: Any, fence: int, cursors: Any) -> bool:
-    moved: bool = await transaction.ledger.advance(fence, cursors, ())
-    return moved
 
 
 @plant

@@ -44,9 +44,9 @@ class QuotaClient:
             _raise(error)
         return quota_from_proto(response.quota)
 
-    async def read_session_events(self, after: Mapping[int, str]) -> AsyncIterator[EventBatch]:
-        """Follows the session events of partitions, each from after its cursor, until the connection ends."""
-        request = pb.ReadSessionEventsRequest(positions=_positions(after), follow=True)
+    async def read_session_events(self, after: Mapping[int, str], *, follow: bool = True) -> AsyncIterator[EventBatch]:
+        """Reads the session events of partitions, each from after its cursor."""
+        request = pb.ReadSessionEventsRequest(positions=_positions(after), follow=follow)
         call = self._stub.ReadSessionEvents(request, metadata=self._metadata)
         try:
             async for response in call:

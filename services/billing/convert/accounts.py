@@ -8,6 +8,7 @@ from services.billing.convert.subscriptions import subscription_to_proto
 from services.billing.convert.values import optional_time_to_proto, time_to_proto, us_from_proto
 from services.billing.domain.model import Account, AccountState, ApiKey
 from services.billing.service.accounts import CreatedAccount, NewAccount
+from services.billing.service.subscriptions import Standing
 from services.billing.store import AccountFilter, KeyOwner
 
 
@@ -47,9 +48,10 @@ def account_to_proto(account: Account) -> pb.Account:
 
 def created_account_to_proto(created: CreatedAccount, now_us: int) -> pb.CreateAccountResponse:
     """Domain to CreateAccountResponse."""
+    standing = Standing(created.subscription, None, created.payment, now_us)
     return pb.CreateAccountResponse(
         account=account_to_proto(created.account),
-        subscription=subscription_to_proto(created.subscription, created.entitlement, now_us),
+        subscription=subscription_to_proto(standing, created.entitlement),
         entitlement_applied=created.entitlement.applied,
     )
 

@@ -61,6 +61,7 @@ def quota_from_proto(quota: type_pb2.Quota) -> QuotaReading:
         tuple(quota.managed_providers),
         quota.sessions_available,
         quota.refusal_reason,
+        quota.entitlement_revision,
     )
 
 

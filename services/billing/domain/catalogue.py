@@ -129,7 +129,7 @@ class Catalogue:
         """
         plan = self._plans.get((plan_id, version))
         if plan is None:
-            raise _plan_not_found()
+            raise plan_not_found()
         return plan
 
     def has(self, plan_id: str, version: int) -> bool:
@@ -144,7 +144,7 @@ class Catalogue:
         """
         sold = [plan for plan in self._plans.values() if plan.plan_id == plan_id and plan.is_sold_at(now_us)]
         if not sold:
-            raise _plan_not_found()
+            raise plan_not_found()
         return max(sold, key=lambda plan: plan.version)
 
     def plans_at(self, now_us: int, *, include_retired: bool) -> list[Plan]:
@@ -173,7 +173,8 @@ def _by_price(plan: Plan) -> tuple[bool, int, str, int]:
     return (plan.price_micro is None, plan.price_micro or 0, plan.plan_id, -plan.version)
 
 
-def _plan_not_found() -> FlowStackError:
+def plan_not_found() -> FlowStackError:
+    """PLAN_NOT_FOUND."""
     return FlowStackError(
         Reason.PLAN_NOT_FOUND, "The catalogue has no such plan on sale. ListPlans shows those that there are."
     )

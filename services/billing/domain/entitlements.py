@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Final
 
 from services.billing.domain.catalogue import Catalogue
-from services.billing.domain.model import Subscription, Terms
+from services.billing.domain.model import Account, AccountState, Subscription, Terms
+from services.billing.domain.renewal import final_end_us, timeline
+
+MESSAGE_BYTES_MAX: Final = 512
+"""Of a block's message, by quota's contract."""
 
 
 class BlockReason(IntEnum):
@@ -62,17 +67,43 @@ class EntitlementStatus:
     """Quota has acknowledged the revision."""
 
 
-def entitlement_of(subscription: Subscription, catalogue: Catalogue, revision: int) -> Entitlement:
-    """The entitlement that `subscription` becomes, under the revision allotted to it."""
+def entitlement_of(
+    subscription: Subscription, catalogue: Catalogue, revision: int, block: Block | None = None
+) -> Entitlement:
+    """The entitlement that `subscription` becomes, under the revision allotted to it.
+
+    Scheduled terms are in it, so that quota comes to them by itself. Those that begin a new subscription are not:
+    they come with that subscription's own entitlement.
+    """
+    dated = [(subscription.anchor_us, subscription.terms)]
+    dated += [
+        (entry.effective_us, entry.item.terms)
+        for entry in timeline(subscription)
+        if entry.item.terms is not None and not entry.starts_anew
+    ]
     return Entitlement(
         subscription.account_id,
         revision,
         subscription.subscription_id,
         subscription.anchor_us,
-        (_term(subscription.anchor_us, subscription.terms, catalogue),),
-        subscription.end_us,
-        None,
+        tuple(_term(effective_us, terms, catalogue) for effective_us, terms in dated),
+        final_end_us(subscription),
+        block,
     )
+
+
+def block_of(account: Account, *, payment_overdue: bool) -> Block | None:
+    """What refuses an account's new sessions beside its subscription; a suspension before an overdue payment."""
+    if account.state is AccountState.SUSPENDED:
+        message = f"The account is suspended: {account.suspend_reason}".encode()[:MESSAGE_BYTES_MAX]
+        return Block(BlockReason.ACCOUNT_SUSPENDED, message.decode(errors="ignore"), account.suspend_until_us)
+    if payment_overdue:
+        return Block(
+            BlockReason.PAYMENT_OVERDUE,
+            "An invoice is unpaid past its grace. ListInvoices shows it; sessions start again once it is paid.",
+            0,
+        )
+    return None
 
 
 def _term(effective_us: int, terms: Terms, catalogue: Catalogue) -> EntitlementTerm:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
 from typing import Final, NamedTuple
 from zlib import crc32
@@ -65,6 +66,11 @@ class LedgerEntry(NamedTuple):
     """A JSON object of what is shown and never searched: candidates, attempts, latencies."""
     entitlement_revision: int
 
+    @property
+    def key(self) -> LedgerKey:
+        """What the entry is unique by."""
+        return LedgerKey(self.account_id, self.session_id, self.event)
+
 
 class PositionedEntry(NamedTuple):
     """A ledger entry and its place in quota's order of events."""
@@ -90,13 +96,26 @@ class EventBatch(NamedTuple):
     watermarks: tuple[Watermark, ...]
 
 
-class PartitionCursor(NamedTuple):
-    """How far a partition has been read."""
+class LedgerKey(NamedTuple):
+    """What a ledger entry is unique by, for good."""
+
+    account_id: str
+    session_id: str
+    event: int
+
+
+class PartitionLease(NamedTuple):
+    """A partition that a reader holds, and how far it has been read."""
 
     partition: int
+    fence: int
+    """Raised whenever the partition changes hands; who writes with an older one has lost it."""
     cursor: str
     """Empty before the first event."""
     watermark_us: int
+    """Every event before this time has been taken in; 0 where nothing is known."""
+    oldest_reserve_us: int
+    """The start of the oldest lease of a session that may still bring an event; 0 where there is none."""
 
 
 class LedgerUsage(NamedTuple):
@@ -108,6 +127,29 @@ class LedgerUsage(NamedTuple):
     """Counted sessions of the period on the caller's credentials."""
 
 
-def newest_cursors(entries: tuple[PositionedEntry, ...]) -> dict[int, str]:
-    """The cursor of the last of `entries` in each partition; they come in order within each."""
-    return {positioned.partition: positioned.cursor for positioned in entries}
+class PeriodCounts(NamedTuple):
+    """Counted sessions of an account's period, by whose credentials served them."""
+
+    managed: int
+    byok: int
+    other: int
+    """Of no known mode: a contract newer than this code has more of them."""
+
+    @property
+    def committed(self) -> int:
+        """All of them."""
+        return self.managed + self.byok + self.other
+
+
+def advanced(leases: Mapping[int, PartitionLease], batch: EventBatch) -> dict[int, PartitionLease]:
+    """The leases of the partitions that `batch` is about, as they are once it has been taken in.
+
+    Entries come in order within a partition, and so do watermarks.
+    """
+    moved: dict[int, PartitionLease] = {}
+    for partition, cursor in {positioned.partition: positioned.cursor for positioned in batch.entries}.items():
+        moved[partition] = leases[partition]._replace(cursor=cursor)
+    for partition, watermark_us, oldest_reserve_us in batch.watermarks:
+        lease = moved.get(partition) or leases[partition]
+        moved[partition] = lease._replace(watermark_us=watermark_us, oldest_reserve_us=oldest_reserve_us)
+    return moved

@@ -137,6 +137,48 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
+class Contract:
+    """An account's own terms on top of a plan."""
+
+    contract_id: str
+    offer_id: str
+    """The public offer that filled what was left open; empty for none."""
+    terms: Terms
+    """As they were agreed, with what the offer and the plan filled in."""
+    effective_us: int
+    end_us: int
+    """Until when it was agreed; 0 for no end."""
+    reference: str
+    """The operator's own, such as the number of the signed paper."""
+
+
+class ScheduledKind(IntEnum):
+    """What brings new terms."""
+
+    PLAN = 1
+    """A change that the customer can still revert."""
+    CONTRACT_START = 2
+    CONTRACT_END = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledTerms:
+    """Terms to come. When they really begin depends on what holds before them: see `renewal.timeline`."""
+
+    effective_us: int
+    """The earliest moment."""
+    kind: ScheduledKind
+    terms: Terms | None
+    """None where the subscription ends instead."""
+    change_id: str
+    """Empty for the end of a contract, which nobody asks for by itself."""
+    starts_anew: bool = False
+    """They begin a new subscription, also after this one's end."""
+    contract_id: str = ""
+    """Of the end of a contract: which one. It means nothing once another contract is in force."""
+
+
+@dataclass(frozen=True, slots=True)
 class Subscription:
     """An account's subscription to a plan."""
 
@@ -148,7 +190,17 @@ class Subscription:
     end_us: int
     """When it ends or ended; 0 while it renews."""
     version: int
-    """Counts the subscription's changes, from 1."""
+    """Counts the subscription's changes, from 1. A renewal is none."""
+    billed_us: int
+    """Start of the first period whose fee is not invoiced yet."""
+    stated_us: int
+    """Start of the first period whose closing statement is not made yet."""
+    schedule: tuple[ScheduledTerms, ...] = ()
+    """In the order of their earliest moments."""
+    contract: Contract | None = None
+    """The one that was put last, while it holds or is to come."""
+    cancel_change_id: str = ""
+    """The cancellation that waits for `end_us`."""
 
     @property
     def etag(self) -> str:
@@ -160,6 +212,12 @@ class Subscription:
         if not self.end_us:
             return SubscriptionState.ACTIVE
         return SubscriptionState.CANCELLING if now_us < self.end_us else SubscriptionState.ENDED
+
+    @property
+    def pending_change_id(self) -> str:
+        """The downgrade or cancellation that can still be reverted; empty for none."""
+        plans = [item.change_id for item in self.schedule if item.kind is ScheduledKind.PLAN]
+        return plans[0] if plans else self.cancel_change_id
 
 
 @dataclass(frozen=True, slots=True)

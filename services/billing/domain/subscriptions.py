@@ -18,8 +18,8 @@ class Started(NamedTuple):
 def start_subscription(
     account_id: str, terms: Terms, now_us: int, randomness: Randomness, *, request_id: str = ""
 ) -> Started:
-    """Starts a subscription at once, anchored at `now_us`; its first fee is due in advance."""
-    subscription = Subscription(new_id("sub_", randomness), account_id, terms, now_us, 0, 1)
+    """Starts an account's first subscription at once, anchored at `now_us`; its first fee is due by then."""
+    subscription = Subscription(new_id("sub_", randomness), account_id, terms, now_us, 0, 1, now_us, now_us)
     change = SubscriptionChange(
         new_id("chg_", randomness),
         account_id,

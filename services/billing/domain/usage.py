@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from services.billing.domain.ledger import LedgerUsage
-from services.billing.domain.model import Subscription
-from services.shared.periods import Period
 
 DAY_US: Final = 24 * 3600 * 1_000_000
 NEAR_LIMIT_PERCENT: Final = 80
@@ -28,6 +26,7 @@ class QuotaReading(NamedTuple):
     managed_providers: tuple[str, ...]
     sessions_available: bool
     refusal_reason: str
+    entitlement_revision: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,34 +66,31 @@ def days_left(period_end_us: int, now_us: int) -> int:
     return max(0, -((now_us - period_end_us) // DAY_US))
 
 
-def charges_of(subscription: Subscription, period: Period) -> int:
-    """What `subscription` is charged for `period`, in micro-dollars.
-
-    The fee is due in advance, in full, at the period's start; a subscription that ended before it owes nothing.
-    """
-    if period.start_us < subscription.anchor_us or 0 < subscription.end_us <= period.start_us:
-        return 0
-    return subscription.terms.price_micro
-
-
 def usage_of(
-    subscription: Subscription, quota: QuotaReading, ledger: LedgerUsage, costs_as_of_us: int, now_us: int
+    account_id: str, quota: QuotaReading, ledger: LedgerUsage, *, charges_micro: int, costs_as_of_us: int, now_us: int
 ) -> Usage:
     """Puts an account's usage together.
 
     Provider costs of sessions on the caller's own credentials are not known: they are left out of the estimate and
     counted as unpriced, never taken for 0.
+
+    Args:
+        account_id: the account.
+        quota: one read of quota.
+        ledger: what the ledger knows of the day and the period.
+        charges_micro: what the period has been invoiced so far, in micro-dollars.
+        costs_as_of_us: as of when the ledger is.
+        now_us: the present.
     """
-    charges = charges_of(subscription, Period(quota.period_start_us, quota.period_end_us))
     return Usage(
-        subscription.account_id,
+        account_id,
         quota,
         ledger.committed_today,
         percentage(quota.sessions_committed, quota.session_limit),
         is_near_limit(quota.sessions_committed, quota.session_limit),
         bool(quota.managed_providers),
-        charges,
-        charges,
+        charges_micro,
+        charges_micro,
         costs_as_of_us,
         days_left(quota.period_end_us, now_us),
         ledger.byok_in_period,

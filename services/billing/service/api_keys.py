@@ -12,6 +12,8 @@ from services.billing.domain.api_keys import (
     key_id_of,
     make_key,
 )
+from services.billing.domain.audit import NOTHING, Action, Actor, Facts, audit_event
+from services.billing.domain.facts import facts_of_key
 from services.billing.domain.model import AccountState, ApiKey
 from services.billing.service.context import Context
 from services.billing.service.paging import Page, PageRequest, read_page
@@ -36,7 +38,7 @@ class ApiKeyService:
         self._pepper = pepper
         self._uses: dict[str, int] = {}
 
-    async def create(self, account_id: str, display_name: str, expire_us: int) -> CreatedKey:
+    async def create(self, account_id: str, display_name: str, expire_us: int, actor: Actor) -> CreatedKey:
         """Creates a key of an account; `expire_us` 0 for one that does not expire.
 
         Raises:
@@ -63,6 +65,8 @@ class ApiKeyService:
                     metadata={"limit": str(ACTIVE_KEYS_MAX)},
                 )
             await transaction.api_keys.insert(key)
+            action = Action(actor, "AccountService.CreateApiKey")
+            await self._audit(transaction, action, key, NOTHING, facts_of_key(key))
 
         await self._context.store.transact(insert)
         return CreatedKey(key, made.secret)
@@ -89,7 +93,7 @@ class ApiKeyService:
 
         return await self._context.store.transact(read)
 
-    async def revoke(self, account_id: str, api_key_id: str) -> ApiKey:
+    async def revoke(self, account_id: str, api_key_id: str, actor: Actor) -> ApiKey:
         """Revokes a key of an account for good; a key that is revoked already is answered unchanged.
 
         Raises:
@@ -107,9 +111,25 @@ class ApiKeyService:
             if key.revoke_us:
                 return key
             await transaction.api_keys.revoke(api_key_id, now_us)
-            return replace(key, revoke_us=now_us)
+            revoked = replace(key, revoke_us=now_us)
+            action = Action(actor, "AccountService.RevokeApiKey")
+            await self._audit(transaction, action, key, facts_of_key(key), facts_of_key(revoked))
+            return revoked
 
         return await self._context.store.transact(revoke)
+
+    async def _audit(self, transaction: Transaction, action: Action, key: ApiKey, before: Facts, after: Facts) -> None:
+        event = audit_event(
+            action,
+            key.account_id,
+            "api_key",
+            key.api_key_id,
+            before=before,
+            after=after,
+            now_us=self._context.clock.now_us(),
+            randomness=self._context.randomness,
+        )
+        await transaction.audit.insert(event)
 
     async def authenticate(self, secret: Secret) -> KeyOwner:
         """Says whose key `secret` is. One whose form or checksum is wrong is refused without asking the store.

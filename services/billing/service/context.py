@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from services.billing.domain.catalogue import Catalogue
 from services.billing.domain.ids import Randomness
+from services.billing.domain.invoices import PaymentTerms
 from services.billing.domain.paging import PageTokens
 from services.billing.quota import Quota
 from services.billing.store import Store
@@ -22,3 +23,6 @@ class Context:
     page_tokens: PageTokens
     clock: Clock
     randomness: Randomness
+    payment_terms: PaymentTerms = PaymentTerms()  # noqa: RUF009  # immutable
+    has_payment_provider: bool = False
+    """Whether invoices go to a payment provider."""

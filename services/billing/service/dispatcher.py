@@ -45,6 +45,10 @@ class EntitlementDispatcher:
             await self._send(pending, APPLY_TIMEOUT_S)
         return await store.transact(lambda transaction: transaction.entitlements.status(account_id))
 
+    def wake(self) -> None:
+        """Says that there may be something to send."""
+        self._wake.set()
+
     async def renew(self, account_id: str = "") -> None:
         """Sends what quota has acknowledged once more, of one account or of all: quota's store was replaced."""
         now_us = self._context.clock.now_us()

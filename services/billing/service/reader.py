@@ -7,10 +7,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Final
 
-from services.billing.domain.ledger import EventBatch, PartitionCursor, PositionedEntry, Watermark, newest_cursors
+from services.billing.domain.ledger import EventBatch, PartitionLease, PositionedEntry, Watermark, advanced
+from services.billing.ledger_store import LedgerInsert
+from services.billing.service.booking import Booking
 from services.billing.service.context import Context
 from services.billing.service.dispatcher import EntitlementDispatcher
-from services.billing.store import LedgerInsert, Transaction
+from services.billing.store import Transaction
 from services.shared import failpoints
 from services.shared.errors import FlowStackError, Reason
 from services.shared.log import get_logger
@@ -18,107 +20,182 @@ from services.shared.log import get_logger
 WATERMARK_INTERVAL_US: Final = 5_000_000
 """Watermarks that come without events are written this often: an idle system is to write next to nothing."""
 
-ENTRIES_AT_ONCE: Final = 1_000
+ENTRIES_AT_ONCE: Final = 2_000
 """About as many entries go into one transaction, where that many are waiting."""
 
 BATCHES_WAITING_MAX: Final = 64
 """What quota sends beyond these batches waits in the connection."""
 
+ROUNDS_IN_LEASE: Final = 3
+"""How often a replica says within the time of a lease that it is alive: two such messages may fail."""
+
+MICRO: Final = 1_000_000
+
 
 class SessionEventReader:
-    """Follows quota's events over all partitions.
+    """Follows quota's events over the partitions that this replica holds.
 
     The entries of a batch and the cursors behind them are one transaction; what is stored is acknowledged after it.
     A crash between the two makes quota send again what the ledger has, and the ledger takes nothing twice.
+
+    Replicas share the partitions by leases, see `domain.leases`. A store that is not shared needs no such rounds.
     """
 
-    def __init__(self, context: Context, dispatcher: EntitlementDispatcher) -> None:
+    def __init__(
+        self, context: Context, dispatcher: EntitlementDispatcher, booking: Booking, replica: str, lease_s: float
+    ) -> None:
+        """Makes a reader.
+
+        Args:
+            context: what it works with.
+            dispatcher: is told where quota's store was replaced.
+            booking: the way into the ledger.
+            replica: this replica's name among all that ever run.
+            lease_s: how long a replica that has fallen silent keeps its partitions, in seconds.
+        """
         self._context = context
         self._dispatcher = dispatcher
+        self._booking = booking
+        self._replica = replica
+        self._lease_us = round(lease_s * MICRO)
         self._log = get_logger()
-        self._watermarks: dict[int, Watermark] = {}
+        self._held: dict[int, PartitionLease] = {}
+        self._unwritten: dict[int, PartitionLease] = {}
+        """Watermarks that came without entries, and are not stored yet."""
         self._watermarks_written_us = 0
 
     async def run_once(self) -> bool:
-        """Reads until the connection ends; True where anything came.
+        """Reads until the connection ends or the partitions are shared anew; True where it got anywhere.
 
         Raises:
             FlowStackError: QUOTA_UNAVAILABLE, BILLING_UNAVAILABLE.
         """
-        self._watermarks.clear()
-        fence, cursors = await self._context.store.transact(lambda transaction: transaction.ledger.claim())
+        self._unwritten.clear()
+        await self._booking.book_strays()
+        self._held = {lease.partition: lease for lease in await self._balance()}
+        waiting: asyncio.Queue[_Item] = asyncio.Queue(BATCHES_WAITING_MAX)
+        rounds = asyncio.create_task(self._until_shared_anew(waiting))
         try:
-            return await self._follow(fence, cursors)
+            return await self._follow(waiting)
         except FlowStackError as error:
             if error.reason is not Reason.INVALID_REQUEST or "store_epoch" not in error.metadata:
                 raise
-            await self._start_over(fence, cursors)
+            await self._start_over()
             return False
+        finally:
+            rounds.cancel()
+            await asyncio.gather(rounds, return_exceptions=True)
 
-    async def _follow(self, fence: int, cursors: Sequence[PartitionCursor]) -> bool:
-        stored = {cursor.partition: cursor.cursor for cursor in cursors if cursor.cursor}
+    async def release(self) -> None:
+        """Gives the partitions up, where the database can be reached: others need not wait for the leases' end."""
+        try:
+            await self._context.store.transact(lambda transaction: transaction.partitions.release(self._replica))
+        except FlowStackError as error:
+            self._log.warning("leases_not_released", reason=error.reason.value)
+
+    async def _balance(self) -> Sequence[PartitionLease]:
+        now_us = self._context.clock.now_us()
+        return await self._context.store.transact(
+            lambda transaction: transaction.partitions.balance(self._replica, now_us, self._lease_us)
+        )
+
+    async def _until_shared_anew(self, waiting: asyncio.Queue[_Item]) -> None:
+        """Says that this replica is alive; ends the reading at the next batch where the partitions are others."""
+        while self._context.store.shared:
+            await asyncio.sleep(self._lease_us / MICRO / ROUNDS_IN_LEASE)
+            try:
+                leases = await self._balance()
+                await self._booking.book_strays()
+            except FlowStackError as error:
+                await waiting.put(error)
+                return
+            if {lease.partition: lease.fence for lease in leases} != {
+                lease.partition: lease.fence for lease in self._held.values()
+            }:
+                self._log.info("partitions_shared_anew", count=len(leases))
+                await waiting.put(None)
+                return
+
+    async def _follow(self, waiting: asyncio.Queue[_Item]) -> bool:
+        stored = {lease.partition: lease.cursor for lease in self._held.values() if lease.cursor}
         if stored:
             # Of the last run there may be something that was stored and not acknowledged.
             await self._context.quota.acknowledge(stored)
-        positions = {cursor.partition: cursor.cursor for cursor in cursors}
-        advanced = False
-        async with aclosing(_merged(self._context.quota.read_session_events(positions))) as batches:
+        positions = {lease.partition: lease.cursor for lease in self._held.values()}
+        incoming = self._context.quota.read_session_events(positions) if positions else _nothing()
+        ended_well = not positions
+        async with aclosing(_merged(waiting, incoming)) as batches:
             async for batch in batches:
-                if not await self._take(fence, batch):
+                if not await self._take(batch):
                     self._log.warning("reader_superseded")
                     return False
-                advanced = True
-        return advanced
+                ended_well = True
+        return ended_well
 
-    async def _take(self, fence: int, batch: EventBatch) -> bool:
-        """Stores a batch; False where another reader has taken over."""
+    async def _take(self, batch: EventBatch) -> bool:
+        """Stores a batch; False where another replica has taken a partition over."""
         now_us = self._context.clock.now_us()
-        self._watermarks.update((watermark.partition, watermark) for watermark in batch.watermarks)
+        moved = advanced(self._held, batch)
+        self._held |= moved
+        self._unwritten |= moved
         if not batch.entries and now_us - self._watermarks_written_us < WATERMARK_INTERVAL_US:
             return True
-        cursors = newest_cursors(batch.entries)
-        watermarks = tuple(self._watermarks.values())
+        leases = tuple(self._unwritten.values())
 
-        async def store(transaction: Transaction) -> LedgerInsert | None:
-            # The cursors come first: their rows are what a reader that took over meanwhile is told by.
-            if not await transaction.ledger.advance(fence, cursors, watermarks):
-                return None
-            inserted = await transaction.ledger.insert(batch.entries, now_us)
+        async def store(transaction: Transaction) -> LedgerInsert:
+            # The cursors come first: their rows say whether another replica has taken over meanwhile.
+            if not await transaction.partitions.advance(leases, now_us + self._lease_us):
+                raise _SupersededError
+            inserted = await self._booking.book(transaction, batch.entries, now_us)
             failpoints.hit("billing.before_ledger_commit")
             return inserted
 
-        inserted = await self._context.store.transact(store)
-        failpoints.hit("billing.after_ledger_commit")
-        if inserted is None:
+        try:
+            inserted = await self._context.store.transact(store)
+        except _SupersededError:
             return False
-        self._watermarks.clear()
+        failpoints.hit("billing.after_ledger_commit")
+        self._unwritten.clear()
         self._watermarks_written_us = now_us
         for account_id in sorted(inserted.unknown_accounts):
             self._log.error("event_of_unknown_account", account_id=account_id)
-        if cursors:
+        if batch.entries:
             failpoints.hit("billing.before_acknowledge")
-            await self._context.quota.acknowledge(cursors)
+            partitions = {positioned.partition for positioned in batch.entries}
+            await self._context.quota.acknowledge({partition: self._held[partition].cursor for partition in partitions})
             failpoints.hit("billing.after_acknowledge")
         return True
 
-    async def _start_over(self, fence: int, cursors: Sequence[PartitionCursor]) -> None:
+    async def _start_over(self) -> None:
         """Reads a replaced store of quota's from its beginning, and gives it the entitlements that it may lack.
 
         Reading again is safe: the ledger takes no event twice.
         """
         self._log.error("quota_store_replaced")
-        beginning = {cursor.partition: "" for cursor in cursors}
-        await self._context.store.transact(lambda transaction: transaction.ledger.advance(fence, beginning, ()))
+        beginning = [lease._replace(cursor="") for lease in self._held.values()]
+        end_us = self._context.clock.now_us() + self._lease_us
+        await self._context.store.transact(lambda transaction: transaction.partitions.advance(beginning, end_us))
         await self._dispatcher.renew()
 
 
+class _SupersededError(Exception):
+    """Another replica has taken a partition over: the transaction is undone."""
+
+
 _Item = EventBatch | Exception | None
-"""What waits to be stored: a batch, or the end of the stream, with the error that it ended with."""
+"""What waits to be stored: a batch, or the end of the reading, with the error that it ended with."""
 
 
-async def _merged(batches: AsyncIterator[EventBatch]) -> AsyncGenerator[EventBatch, None]:
+async def _nothing() -> AsyncIterator[EventBatch]:
+    """What comes where there is nothing to read: no batch, and no end."""
+    await asyncio.Event().wait()
+    yield EventBatch((), ())
+
+
+async def _merged(
+    waiting: asyncio.Queue[_Item], batches: AsyncIterator[EventBatch]
+) -> AsyncGenerator[EventBatch, None]:
     """What came while the last batch was stored, as one batch: the busier it is, the fewer transactions."""
-    waiting: asyncio.Queue[_Item] = asyncio.Queue(BATCHES_WAITING_MAX)
     filling = asyncio.create_task(_fill(waiting, batches))
     try:
         while True:

@@ -42,10 +42,17 @@ class UsageService:
 
         async def read(transaction: Transaction) -> Usage:
             account = await transaction.accounts.get(account_id)
-            subscription = await transaction.subscriptions.get(account.subscription_id)
             ledger = await transaction.ledger.usage(account_id, day_start_us(now_us), quota.period_start_us)
-            watermark_us = await transaction.ledger.watermark_us(partition_of(account_id))
+            watermark_us = await transaction.partitions.watermark_us(partition_of(account_id))
             # Before the first watermark the ledger is known to be complete up to the account's own beginning.
-            return usage_of(subscription, quota, ledger, max(watermark_us, account.create_us), now_us)
+            charges_micro = await transaction.invoices.charged_micro(account_id, quota.period_start_us)
+            return usage_of(
+                account_id,
+                quota,
+                ledger,
+                charges_micro=charges_micro,
+                costs_as_of_us=max(watermark_us, account.create_us),
+                now_us=now_us,
+            )
 
         return await store.transact(read)

@@ -9,10 +9,11 @@ from flowstack_protos.billing.v1 import account_service_pb2 as pb
 from flowstack_protos.billing.v1.account_service_pb2_grpc import AccountServiceServicer
 
 from services.billing.convert import accounts as convert
+from services.billing.convert.values import us_from_proto
 from services.billing.service.accounts import AccountService
 from services.billing.service.api_keys import ApiKeyService
 from services.billing.service.paging import PageRequest
-from services.billing.servicer.caller import account_of_call
+from services.billing.servicer.caller import account_of_call, actor_of_call
 from services.shared.clock import Clock
 from services.shared.secret import Secret
 
@@ -31,7 +32,7 @@ class AccountServicer(AccountServiceServicer):
         self, request: pb.CreateAccountRequest, context: Context[Any, Any]
     ) -> pb.CreateAccountResponse:
         """See the contract."""
-        created = await self._accounts.create(convert.new_account_from_proto(request))
+        created = await self._accounts.create(convert.new_account_from_proto(request), actor_of_call(context))
         return convert.created_account_to_proto(created, self._clock.now_us())
 
     async def GetAccount(self, request: pb.GetAccountRequest, context: Context[Any, Any]) -> pb.GetAccountResponse:
@@ -49,12 +50,40 @@ class AccountServicer(AccountServiceServicer):
         accounts = [convert.account_to_proto(account) for account in page.items]
         return pb.ListAccountsResponse(accounts=accounts, next_page_token=page.next_token)
 
+    async def SuspendAccount(
+        self, request: pb.SuspendAccountRequest, context: Context[Any, Any]
+    ) -> pb.SuspendAccountResponse:
+        """See the contract."""
+        changed = await self._accounts.suspend(
+            account_of_call(request.account_id),
+            request.reason,
+            us_from_proto(request.until_time),
+            request.etag,
+            actor_of_call(context),
+            lift=request.lift,
+        )
+        return pb.SuspendAccountResponse(
+            account=convert.account_to_proto(changed.account), entitlement_applied=changed.entitlement.applied
+        )
+
+    async def DeleteAccount(
+        self, request: pb.DeleteAccountRequest, context: Context[Any, Any]
+    ) -> pb.DeleteAccountResponse:
+        """See the contract."""
+        account_id = account_of_call(request.account_id)
+        changed = await self._accounts.delete(account_id, request.reason, request.etag, actor_of_call(context))
+        return pb.DeleteAccountResponse(
+            account=convert.account_to_proto(changed.account), entitlement_applied=changed.entitlement.applied
+        )
+
     async def CreateApiKey(
         self, request: pb.CreateApiKeyRequest, context: Context[Any, Any]
     ) -> pb.CreateApiKeyResponse:
         """See the contract."""
         account_id = account_of_call(request.account_id)
-        created = await self._api_keys.create(account_id, request.display_name, convert.expire_us_from_proto(request))
+        created = await self._api_keys.create(
+            account_id, request.display_name, convert.expire_us_from_proto(request), actor_of_call(context)
+        )
         key = convert.api_key_to_proto(created.key, self._clock.now_us())
         return pb.CreateApiKeyResponse(api_key=key, secret=created.secret.reveal())
 
@@ -73,7 +102,9 @@ class AccountServicer(AccountServiceServicer):
         self, request: pb.RevokeApiKeyRequest, context: Context[Any, Any]
     ) -> pb.RevokeApiKeyResponse:
         """See the contract."""
-        key = await self._api_keys.revoke(account_of_call(request.account_id), request.api_key_id)
+        key = await self._api_keys.revoke(
+            account_of_call(request.account_id), request.api_key_id, actor_of_call(context)
+        )
         return pb.RevokeApiKeyResponse(api_key=convert.api_key_to_proto(key, self._clock.now_us()))
 
 

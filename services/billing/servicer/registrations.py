@@ -22,6 +22,8 @@ from flowstack_protos.billing.v1 import (
 
 from services.billing.servicer import policies
 from services.billing.servicer.accounts import AccountServicer, InternalAccountServicer
+from services.billing.servicer.audit import AuditServicer
+from services.billing.servicer.invoices import InvoiceServicer
 from services.billing.servicer.subscriptions import SubscriptionServicer
 from services.billing.servicer.usage import UsageServicer
 from services.shared.auth import Policy
@@ -29,7 +31,11 @@ from services.shared.server import Registration
 
 
 def public_registrations(
-    accounts: AccountServicer, subscriptions: SubscriptionServicer, usage: UsageServicer
+    accounts: AccountServicer,
+    subscriptions: SubscriptionServicer,
+    usage: UsageServicer,
+    invoices: InvoiceServicer,
+    audits: AuditServicer,
 ) -> list[Registration]:
     """The services of the public port. What has no servicer of ours yet answers UNIMPLEMENTED."""
     account, subscription, usages = account_service_pb2_grpc, subscription_service_pb2_grpc, usage_service_pb2_grpc
@@ -43,24 +49,14 @@ def public_registrations(
             policies.SUBSCRIPTION,
         ),
         _registration(usage_service_pb2, usages.add_UsageServiceServicer_to_server, usage, policies.USAGE),
-        _registration(
-            invoice_service_pb2,
-            invoice.add_InvoiceServiceServicer_to_server,
-            invoice.InvoiceServiceServicer(),  # type: ignore[abstract]  # answers UNIMPLEMENTED
-            policies.INVOICE,
-        ),
+        _registration(invoice_service_pb2, invoice.add_InvoiceServiceServicer_to_server, invoices, policies.INVOICE),
         _registration(
             alert_service_pb2,
             alert.add_AlertServiceServicer_to_server,
-            alert.AlertServiceServicer(),  # type: ignore[abstract]  # as above
+            alert.AlertServiceServicer(),  # type: ignore[abstract]  # answers UNIMPLEMENTED
             policies.ALERT,
         ),
-        _registration(
-            audit_service_pb2,
-            audit.add_AuditServiceServicer_to_server,
-            audit.AuditServiceServicer(),  # type: ignore[abstract]  # as above
-            policies.AUDIT,
-        ),
+        _registration(audit_service_pb2, audit.add_AuditServiceServicer_to_server, audits, policies.AUDIT),
     ]
 
 

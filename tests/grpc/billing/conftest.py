@@ -1,4 +1,4 @@
-"""Fixtures: a quota that billing reads, and billing on a fresh file."""
+"""Fixtures: a quota that billing reads, and billing on a fresh database of each kind."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ async def quota(clock: ManualClock) -> AsyncIterator[FakeQuotaEvents]:
 
 
 @pytest.fixture
-def settings(tmp_path: Path, quota: FakeQuotaEvents) -> BillingSettings:
-    return settings_for(tmp_path, quota.address)
+def settings(tmp_path: Path, quota: FakeQuotaEvents, database_address: str) -> BillingSettings:
+    """Of a billing service on each store in turn."""
+    return settings_for(tmp_path, quota.address, billing_database=database_address)
 
 
 @pytest.fixture

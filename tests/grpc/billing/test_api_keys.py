@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
-
 import pytest
 import structlog
 from flowstack_protos.billing.v1 import account_service_pb2 as pb
@@ -23,6 +20,7 @@ from tests.support.billing import (
     reason_of,
 )
 from tests.support.clock import DAY_US, ManualClock
+from tests.support.database import everything_in
 
 
 async def test_a_key_authenticates_for_its_account(service: BillingUnderTest, customer: Customer) -> None:
@@ -148,10 +146,7 @@ async def test_the_database_holds_neither_keys_nor_pepper(settings: BillingSetti
     async with billing(settings, clock) as service:
         customer = await service.new_customer()
         await service.authenticate(customer.secret)
-    path = settings.data_dir / "billing.db"
-    content = b"".join(file.read_bytes() for file in settings.data_dir.glob("billing.db*"))
-    with closing(sqlite3.connect(path)) as database, database:
-        content += "\n".join(database.iterdump()).encode()
+    content = everything_in(settings.billing_database)
     assert customer.api_key_id.encode() in content, "the dump is of this account"
     secret_part = customer.secret[len("fs_") + 16 :]
     for canary in (customer.secret, secret_part, secret_part[:20], PEPPER):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-from contextlib import closing
 from typing import Any
 
 import pytest
@@ -15,14 +13,13 @@ from services.billing.config import BillingSettings
 from services.billing.domain.ledger import PARTITIONS, partition_of
 from tests.support.billing import BillingUnderTest, billing
 from tests.support.clock import ManualClock
+from tests.support.database import read_rows
 from tests.support.fake_quota_events import COMMITTED, EXPIRED, MANAGED, RELEASED, FakeQuotaEvents
 
 
 def rows(settings: BillingSettings, table: str = "ledger") -> list[dict[str, Any]]:
-    """The rows of a table, once billing has let the file go."""
-    with closing(sqlite3.connect(settings.data_dir / "billing.db")) as database, database:
-        database.row_factory = sqlite3.Row
-        return [dict(row) for row in database.execute(f"SELECT * FROM {table} ORDER BY 1, 2")]
+    """The rows of a table, once billing has let the database go."""
+    return read_rows(settings.billing_database, table)
 
 
 def cursors(settings: BillingSettings) -> dict[int, str]:

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from flowstack_protos.billing.v1 import account_service_pb2 as account_pb
+from flowstack_protos.billing.v1 import subscription_service_pb2 as subscription_pb
 from flowstack_protos.billing.v1 import usage_service_pb2 as usage_pb
 from flowstack_protos.quota.v1 import quota_service_pb2 as quota_pb
 from flowstack_protos.type.v1 import type_pb2
 
 from services.billing.config import BillingSettings
 from services.shared.secret import Secret
-from tests.support.billing import BillingUnderTest, Customer, billing, reason_of, settings_for
-from tests.support.clock import ManualClock
+from tests.support.billing import ADMIN, BillingUnderTest, Customer, billing, reason_of, settings_for
+from tests.support.clock import DAY_US, ManualClock, us
+from tests.support.database import read_rows
+from tests.support.plans import Desk, dollars
 from tests.support.quota import CREDENTIALS, INTERNAL_TOKEN, QuotaServer, new_session_id, quota_server, stub
 
 BYOK, MANAGED = type_pb2.CREDENTIAL_MODE_BYOK, type_pb2.CREDENTIAL_MODE_MANAGED
@@ -37,8 +39,9 @@ async def quota(tmp_path: Path, clock: ManualClock) -> AsyncIterator[QuotaServer
 
 
 @pytest.fixture
-def settings(tmp_path: Path, quota: QuotaServer) -> BillingSettings:
-    return settings_for(tmp_path, quota.address, internal_token=Secret(INTERNAL_TOKEN))
+def settings(tmp_path: Path, quota: QuotaServer, database_address: str) -> BillingSettings:
+    token = Secret(INTERNAL_TOKEN)
+    return settings_for(tmp_path, quota.address, internal_token=token, billing_database=database_address)
 
 
 class Router:
@@ -100,8 +103,7 @@ async def test_a_plan_grants_what_it_says_and_no_more(
         assert (usage.sessions_used, usage.sessions_remaining, usage.can_make_requests) == (25, 0, False)
         assert usage.refusal_reason == "SESSION_QUOTA_EXCEEDED"
         assert await reason_of(router.run(customer.account_id)) == "SESSION_QUOTA_EXCEEDED"
-    with closing(sqlite3.connect(settings.data_dir / "billing.db")) as database:
-        assert database.execute("SELECT count(*) FROM ledger").fetchone() == (25,)
+    assert len(read_rows(settings.billing_database)) == 25
 
 
 async def test_the_free_plan_has_nothing_managed(settings: BillingSettings, clock: ManualClock, router: Router) -> None:
@@ -128,10 +130,81 @@ async def test_the_ledger_equals_the_counters_over_restarts(
             if restart == 2:
                 usages = [await drained_usage(service, customer) for customer in customers]
         clock.advance(60)
-    with closing(sqlite3.connect(settings.data_dir / "billing.db")) as database:
-        rows = database.execute("SELECT account_id, credential_mode FROM ledger WHERE event = 1").fetchall()
-    counted = Counter(rows)
+    rows = [row for row in read_rows(settings.billing_database) if row["event"] == 1]
+    counted = Counter((row["account_id"], row["credential_mode"]) for row in rows)
     for usage in usages:
         assert usage.managed_sessions == counted[usage.account_id, MANAGED]
         assert usage.byok_sessions == counted[usage.account_id, BYOK]
     assert len(rows) == 27
+
+
+async def test_sessions_beside_changes_of_the_plan_never_pass_the_limit_that_holds(
+    settings: BillingSettings, clock: ManualClock, router: Router
+) -> None:
+    async with billing(settings, clock) as service:
+        customer = await service.new_customer("hobbyist")
+        desk = Desk(service, customer)
+
+        def contract(limit: int, price: int) -> subscription_pb.Contract:
+            return subscription_pb.Contract(
+                plan_id="hobbyist", price=dollars(price), session_limit=limit, max_concurrent_sessions=500
+            )
+
+        async def attempt(count: int) -> int:
+            sessions = [router.run(customer.account_id) for _ in range(count)]
+            ended = await asyncio.gather(*sessions, return_exceptions=True)
+            return sum(isinstance(one, str) for one in ended)
+
+        assert (await desk.contract(contract(10, 15))).entitlement_applied
+        granted, _ = await asyncio.gather(attempt(60), desk.contract(contract(30, 20)))
+        assert 10 <= granted <= 30
+        # What was used stays used, and the new limit holds exactly.
+        granted += await attempt(60)
+        assert granted == 30
+        # A downgrade waits: nothing is refused that was paid for.
+        downgraded = await desk.contract(contract(5, 1))
+        assert downgraded.change.kind == subscription_pb.CHANGE_KIND_DOWNGRADE
+        usage = await drained_usage(service, customer)
+        assert (usage.sessions_used, usage.sessions_limit, usage.current_charges.units) == (30, 30, 20)
+        clock.advance_us(us(2026, 4, 10, 12) - clock.now_us())
+        await desk.pay_all()
+        # In the new period quota has come to the lower limit by itself, whether billing was there or not.
+        assert await attempt(20) == 5
+
+
+async def test_a_cancelled_account_is_refused_after_its_end_and_serves_again_after_a_new_start(
+    settings: BillingSettings, clock: ManualClock, router: Router
+) -> None:
+    async with billing(settings, clock) as service:
+        customer = await service.new_customer("hobbyist")
+        desk = Desk(service, customer)
+        (invoice,) = await desk.invoices()
+        await desk.pay(invoice.invoice_id)
+        await desk.cancel()
+        await router.run(customer.account_id)
+        clock.advance_us(us(2026, 4, 10, 12) - clock.now_us())
+        assert await reason_of(router.run(customer.account_id)) == "SUBSCRIPTION_ENDED"
+        assert (await desk.change("starter")).entitlement_applied
+        await router.run(customer.account_id)
+        assert (await usage_of(service, customer)).sessions_used == 1
+
+
+async def test_overdue_and_suspended_accounts_start_no_sessions(
+    settings: BillingSettings, clock: ManualClock, router: Router
+) -> None:
+    async with billing(settings, clock) as service:
+        customer = await service.new_customer("hobbyist")
+        desk = Desk(service, customer)
+        (invoice,) = await desk.invoices()
+        suspend = account_pb.SuspendAccountRequest(account_id=customer.account_id, reason="abuse")
+        await service.accounts.SuspendAccount(suspend, metadata=ADMIN)
+        assert await reason_of(router.run(customer.account_id)) == "ACCOUNT_SUSPENDED"
+        lift = account_pb.SuspendAccountRequest(account_id=customer.account_id, lift=True)
+        await service.accounts.SuspendAccount(lift, metadata=ADMIN)
+        await router.run(customer.account_id)
+        clock.advance_us(28 * DAY_US)
+        while (await usage_of(service, customer)).refusal_reason != "PAYMENT_OVERDUE":
+            pass
+        assert await reason_of(router.run(customer.account_id)) == "PAYMENT_OVERDUE"
+        await desk.pay(invoice.invoice_id)
+        await router.run(customer.account_id)

@@ -6,7 +6,6 @@ import asyncio
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 
@@ -14,27 +13,21 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, create_engine, inspect
+from sqlalchemy import Connection, inspect
 
 from services.billing.adapters.migrations.steps import config_for, migrate, problem_of_schema
 from services.billing.adapters.sql.database import Database, open_database
 from services.billing.adapters.sql.tables import METADATA
 from services.billing.domain.entitlements import Entitlement
-from services.billing.domain.ledger import PARTITIONS, LedgerEntry, PositionedEntry, Watermark
+from services.billing.domain.ledger import LedgerEntry, PositionedEntry
 from services.billing.store import Transaction
 from services.shared.errors import FlowStackError
 from services.shared.settings import StartupError
+from tests.support.database import STORES, connection_to, read_rows
 
 
 def address(folder: Path) -> str:
     return f"sqlite:///{folder / 'billing.db'}"
-
-
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    opened = await open_database(address(tmp_path))
-    yield opened
-    await opened.close()
 
 
 def entry(session_id: str, account_id: str = "acct_unknown", event: int = 1) -> LedgerEntry:
@@ -52,12 +45,14 @@ async def table_sizes(database: Database) -> dict[str, int]:
         }
 
 
-async def test_the_file_is_durable_and_owned(database: Database) -> None:
+async def test_the_file_is_durable_and_owned(tmp_path: Path) -> None:
+    database = await open_database(address(tmp_path))
     async with database.engine.begin() as connection:
         pragmas = {
             name: (await connection.exec_driver_sql(f"PRAGMA {name}")).scalar_one()
             for name in ("journal_mode", "synchronous", "locking_mode")
         }
+    await database.close()
     assert pragmas == {"journal_mode": "wal", "synchronous": 2, "locking_mode": "exclusive"}
 
 
@@ -103,19 +98,21 @@ async def test_an_address_of_another_kind_is_refused(bad: str) -> None:
         await open_database(bad)
 
 
-def connection_to(path: Path) -> Connection:
-    return create_engine(f"sqlite:///{path}").connect()
+@pytest.fixture(params=STORES)
+def empty(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of a database with nothing in it."""
+    return address(tmp_path) if request.param == "sqlite" else request.getfixturevalue("empty_postgres")
 
 
-def test_migrations_make_the_tables_that_the_code_knows(tmp_path: Path) -> None:
-    with connection_to(tmp_path / "m.db") as connection:
+def test_migrations_make_the_tables_that_the_code_knows(empty: str) -> None:
+    with connection_to(empty) as connection:
         migrate(connection, "m.db")
         assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
         assert problem_of_schema(connection) == ""
 
 
-def test_migrations_go_up_and_down(tmp_path: Path) -> None:
-    with connection_to(tmp_path / "m.db") as connection:
+def test_migrations_go_up_and_down(empty: str) -> None:
+    with connection_to(empty) as connection:
         for _ in range(2):
             migrate(connection, "m.db")
             assert set(inspect(connection).get_table_names()) >= set(METADATA.tables)
@@ -124,8 +121,8 @@ def test_migrations_go_up_and_down(tmp_path: Path) -> None:
             assert set(inspect(connection).get_table_names()) == {"alembic_version"}
 
 
-def test_a_shared_database_is_not_served_until_it_is_current(tmp_path: Path) -> None:
-    with connection_to(tmp_path / "m.db") as connection:
+def test_a_shared_database_is_not_served_until_it_is_current(empty: str) -> None:
+    with connection_to(empty) as connection:
         assert "make migrate" in problem_of_schema(connection)
         migrate(connection, "m.db")
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
@@ -144,44 +141,6 @@ def test_no_unique_key_can_hold_null() -> None:
     assert nullable == []
 
 
-async def test_rows_and_cursor_are_written_together_or_not_at_all(database: Database) -> None:
-    fence, _ = await database.transact(lambda transaction: transaction.ledger.claim())
-    entries = (PositionedEntry(3, "c1", entry("ses_1")),)
-
-    async def store(transaction: Transaction) -> None:
-        assert await transaction.ledger.advance(fence, {3: "c1"}, (Watermark(3, 50, 0),))
-        await transaction.ledger.insert(entries, 1)
-
-    async def fail(transaction: Transaction) -> None:
-        await store(transaction)
-        raise RuntimeError("the power went out")
-
-    with pytest.raises(RuntimeError):
-        await database.transact(fail)
-    assert (await table_sizes(database))["stray_events"] == 0
-    _, cursors = await database.transact(lambda transaction: transaction.ledger.claim())
-    assert {cursor.cursor for cursor in cursors} == {""}
-
-    fence, _ = await database.transact(lambda transaction: transaction.ledger.claim())
-    await database.transact(store)
-    assert (await table_sizes(database))["stray_events"] == 1
-    _, cursors = await database.transact(lambda transaction: transaction.ledger.claim())
-    assert [(c.partition, c.cursor, c.watermark_us) for c in cursors if c.cursor] == [(3, "c1", 50)]
-
-
-async def test_a_reader_that_was_superseded_writes_nothing(database: Database) -> None:
-    old, cursors = await database.transact(lambda transaction: transaction.ledger.claim())
-    assert len(cursors) == PARTITIONS
-    new, _ = await database.transact(lambda transaction: transaction.ledger.claim())
-    assert new > old
-    for watermarks, moved in (((), {5: "late"}), ((Watermark(5, 99, 0),), {})):
-        assert not await database.transact(
-            lambda transaction, moved=moved, marks=watermarks: transaction.ledger.advance(old, moved, marks)
-        )
-    assert await database.transact(lambda transaction: transaction.ledger.watermark_us(5)) == 0
-    assert await database.transact(lambda transaction: transaction.ledger.advance(new, {5: "now"}, ()))
-
-
 async def test_only_what_is_new_is_inserted(database: Database) -> None:
     batch = [PositionedEntry(1, f"c{number}", entry(f"ses_{number % 3}")) for number in range(9)]
     for _ in range(2):
@@ -196,7 +155,7 @@ async def test_the_ledger_takes_a_large_batch(database: Database) -> None:
     assert (await table_sizes(database))["stray_events"] == 3_000
 
 
-async def test_a_cancelled_caller_leaves_a_whole_transaction_and_a_usable_database(database: Database) -> None:
+async def test_a_cancelled_caller_leaves_a_whole_transaction(database: Database, database_address: str) -> None:
     begun, go_on = asyncio.Event(), asyncio.Event()
 
     async def work(transaction: Transaction) -> None:
@@ -210,7 +169,8 @@ async def test_a_cancelled_caller_leaves_a_whole_transaction_and_a_usable_databa
     with pytest.raises(asyncio.CancelledError):
         await caller
     go_on.set()
-    assert (await table_sizes(database))["stray_events"] == 1
+    await database.close()
+    assert len(read_rows(database_address, "stray_events")) == 1
 
 
 async def test_a_repeated_request_gets_its_answer_and_another_content_is_refused(database: Database) -> None:
@@ -242,7 +202,7 @@ async def test_a_newer_entitlement_is_not_marked_by_an_older_answer(database: Da
     assert await database.transact(lambda t: t.entitlements.next_due_us()) == 99
     await database.transact(lambda t: t.entitlements.mark_applied("acct_1", 2, 100))
     assert await database.transact(lambda t: t.entitlements.next_due_us()) is None
-    with pytest.raises(Exception, match="UNIQUE"):
+    with pytest.raises(Exception, match=r"(?i)unique"):
         await database.transact(lambda t: t.entitlements.put(entitlement(2), 110))
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
 
 import pytest
 
 from services.billing.adapters.catalogue_file import load_catalogue
-from services.billing.adapters.sql.database import Database, open_database
+from services.billing.adapters.sql.database import Database
 from services.billing.domain.entitlements import Entitlement
 from services.billing.domain.ledger import EventBatch
 from services.billing.domain.paging import PageTokens
@@ -39,18 +38,11 @@ class MemoryQuota:
     async def get_quota(self, account_id: str, timeout_s: float) -> QuotaReading:
         raise NotImplementedError
 
-    def read_session_events(self, after: Mapping[int, str]) -> AsyncIterator[EventBatch]:
+    def read_session_events(self, after: Mapping[int, str], *, follow: bool = True) -> AsyncIterator[EventBatch]:
         raise NotImplementedError
 
     async def acknowledge(self, cursors: Mapping[int, str]) -> None:
         raise NotImplementedError
-
-
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    opened = await open_database(f"sqlite:///{tmp_path / 'billing.db'}")
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture

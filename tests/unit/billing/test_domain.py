@@ -15,7 +15,6 @@ from services.billing.domain.subscriptions import start_subscription
 from services.billing.domain.usage import (
     DAY_US,
     QuotaReading,
-    charges_of,
     day_start_us,
     days_left,
     is_near_limit,
@@ -23,7 +22,7 @@ from services.billing.domain.usage import (
     usage_of,
 )
 from services.shared.errors import FlowStackError
-from services.shared.periods import Period, period_at
+from services.shared.periods import period_at
 from services.shared.secret import Secret
 from tests.support.clock import us
 
@@ -33,7 +32,7 @@ START_US = us(2026, 1, 31, 12)
 
 def subscription(plan_id: str = "starter", end_us: int = 0) -> Subscription:
     terms = CATALOGUE.newest(plan_id, START_US).terms()
-    return Subscription("sub_1", "acct_1", terms, START_US, end_us, 1)
+    return Subscription("sub_1", "acct_1", terms, START_US, end_us, 1, START_US, START_US)
 
 
 def test_a_start_is_the_first_change() -> None:
@@ -87,19 +86,12 @@ def test_days_left_cover_the_rest_of_the_period(end_us: int, passed_us: int) -> 
     assert days == 0 or (days - 1) * DAY_US < passed_us
 
 
-def test_the_fee_is_charged_for_each_period_that_the_subscription_reaches() -> None:
-    first = period_at(START_US, START_US)
-    second = period_at(START_US, first.end_us)
-    assert charges_of(subscription(), first) == charges_of(subscription(), second) == 50_000_000
-    assert charges_of(subscription(end_us=first.end_us), second) == 0
-    assert charges_of(subscription(end_us=first.end_us), first) == 50_000_000
-    assert charges_of(subscription(), Period(first.start_us - DAY_US, first.start_us)) == 0
-
-
 def test_usage_says_what_is_unpriced() -> None:
     period = period_at(START_US, START_US)
-    quota = QuotaReading("starter", *period, 1000, 800, 300, 500, 2, 198, ("bedrock",), True, "")
-    usage = usage_of(subscription(), quota, LedgerUsage(7, 499), START_US + 5, START_US + 6)
+    quota = QuotaReading("starter", *period, 1000, 800, 300, 500, 2, 198, ("bedrock",), True, "", 1)
+    usage = usage_of(
+        "acct_1", quota, LedgerUsage(7, 499), charges_micro=50_000_000, costs_as_of_us=START_US + 5, now_us=START_US + 6
+    )
     assert usage.is_near_limit
     assert usage.can_use_managed
     assert (usage.sessions_used_today, usage.unpriced_sessions) == (7, 499)

@@ -9,7 +9,12 @@ from typing import Any, Final
 from sqlalchemy import Row, Select, Table, and_, bindparam, func, insert, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.billing.adapters.sql.rows import account_from_row, api_key_from_row, subscription_from_row
+from services.billing.adapters.sql.rows import (
+    account_from_row,
+    account_to_row,
+    api_key_from_row,
+    subscription_from_row,
+)
 from services.billing.adapters.sql.tables import ACCOUNTS, API_KEYS, SUBSCRIPTIONS
 from services.billing.domain.model import Account, AccountState, ApiKey
 from services.billing.domain.paging import Position
@@ -34,25 +39,12 @@ class SqlAccounts:
 
     async def insert(self, account: Account) -> None:
         """Adds an account."""
-        await self._connection.execute(
-            insert(ACCOUNTS),
-            {
-                "account_id": account.account_id,
-                "display_name": account.display_name,
-                "email": account.email,
-                "email_folded": account.email.casefold(),
-                "subscription_id": account.subscription_id,
-                "state": int(account.state),
-                "suspend_reason": account.suspend_reason,
-                "suspend_us": account.suspend_us,
-                "suspend_until_us": account.suspend_until_us,
-                "create_us": account.create_us,
-                "update_us": account.update_us,
-                "delete_us": account.delete_us,
-                "purge_us": account.purge_us,
-                "version": account.version,
-            },
-        )
+        await self._connection.execute(insert(ACCOUNTS), account_to_row(account))
+
+    async def update(self, account: Account) -> None:
+        """Writes an account that this transaction has locked."""
+        statement = update(ACCOUNTS).where(ACCOUNTS.c.account_id == account.account_id)
+        await self._connection.execute(statement.values(account_to_row(account)))
 
     async def get(self, account_id: str) -> Account:
         """Reads an account."""
@@ -61,6 +53,12 @@ class SqlAccounts:
     async def lock(self, account_id: str) -> Account:
         """Reads an account for update. On SQLite there is one writer at a time anyway."""
         return await self._one(_ACCOUNT.with_for_update(of=ACCOUNTS), account_id)
+
+    async def try_lock(self, account_id: str) -> Account | None:
+        """Reads an account for update; None where another transaction has it, or it is not there."""
+        query = _ACCOUNT.with_for_update(of=ACCOUNTS, skip_locked=True).where(ACCOUNTS.c.account_id == account_id)
+        row = (await self._connection.execute(query)).one_or_none()
+        return None if row is None else account_from_row(row)
 
     async def _one(self, query: Select[Any], account_id: str) -> Account:
         row = (await self._connection.execute(query.where(ACCOUNTS.c.account_id == account_id))).one_or_none()
@@ -148,6 +146,14 @@ class SqlApiKeys:
         await self._connection.execute(
             update(API_KEYS)
             .where(API_KEYS.c.api_key_id == api_key_id, API_KEYS.c.revoke_us == 0)
+            .values(revoke_us=now_us)
+        )
+
+    async def revoke_all(self, account_id: str, now_us: int) -> None:
+        """Revokes every key of an account for good."""
+        await self._connection.execute(
+            update(API_KEYS)
+            .where(API_KEYS.c.account_id == account_id, API_KEYS.c.revoke_us == 0)
             .values(revoke_us=now_us)
         )
 

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from sqlalchemy import URL, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy import delete, update
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.billing.adapters.migrations.steps import migrate, problem_of_schema
 from services.billing.adapters.sql.accounts import SqlAccounts, SqlApiKeys
+from services.billing.adapters.sql.audit import SqlAudit, SqlDueAccounts
+from services.billing.adapters.sql.connect import SETTING, cannot_use, engine_for, name_of
+from services.billing.adapters.sql.invoices import SqlInvoices
 from services.billing.adapters.sql.ledger import SqlLedger
+from services.billing.adapters.sql.partitions import SqlPartitions
+from services.billing.adapters.sql.payments import SqlPayments
 from services.billing.adapters.sql.subscriptions import SqlEntitlements, SqlRequests, SqlSubscriptions
+from services.billing.adapters.sql.tables import PARTITION_CURSORS, READER_REPLICAS
 from services.billing.store import ResultT, Transaction
 from services.shared.errors import FlowStackError, Reason
 from services.shared.log import get_logger
 from services.shared.settings import StartupError
-
-SETTING: Final = "FLOWSTACK_BILLING_DATABASE"
 
 
 class SqlTransaction:
@@ -33,7 +36,12 @@ class SqlTransaction:
         self.subscriptions = SqlSubscriptions(connection)
         self.entitlements = SqlEntitlements(connection)
         self.ledger = SqlLedger(connection)
+        self.partitions = SqlPartitions(connection)
         self.requests = SqlRequests(connection)
+        self.invoices = SqlInvoices(connection)
+        self.audit = SqlAudit(connection)
+        self.due_accounts = SqlDueAccounts(connection)
+        self.payments = SqlPayments(connection)
 
 
 class Database:
@@ -41,18 +49,28 @@ class Database:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self.engine = engine
+        self._snapshots = engine.execution_options(isolation_level="REPEATABLE READ") if self.shared else engine
         self._running: set[asyncio.Task[Any]] = set()
 
-    async def transact(self, work: Callable[[Transaction], Awaitable[ResultT]]) -> ResultT:
+    @property
+    def shared(self) -> bool:
+        """Whether other replicas work on it too: a SQLite file is one process's alone."""
+        return self.engine.dialect.name == "postgresql"
+
+    async def transact(self, work: Callable[[Transaction], Awaitable[ResultT]], *, snapshot: bool = False) -> ResultT:
         """Runs `work` in a transaction, which commits when it returns and is undone where it raises.
 
         It has a task of its own, which the caller's cancellation does not reach: SQLAlchemy gives a connection up
         that is cancelled in the middle of a statement, and SQLite must not have two on one file.
 
+        Args:
+            work: reads, decides and writes.
+            snapshot: everything that `work` reads is of one moment; it writes nothing. On SQLite it always is.
+
         Raises:
             FlowStackError: BILLING_UNAVAILABLE where the database cannot be reached or does not answer.
         """
-        task = asyncio.create_task(self._transact(work))
+        task = asyncio.create_task(self._transact(work, self._snapshots if snapshot else self.engine))
         self._running.add(task)
         task.add_done_callback(self._finished)
         return await asyncio.shield(task)
@@ -63,15 +81,23 @@ class Database:
             # Asked for, so that the loop does not complain of an error that a cancelled caller did not wait for.
             task.exception()
 
-    async def _transact(self, work: Callable[[Transaction], Awaitable[ResultT]]) -> ResultT:
+    async def _transact(self, work: Callable[[Transaction], Awaitable[ResultT]], engine: AsyncEngine) -> ResultT:
+        decided = False
         try:
-            async with self.engine.begin() as connection:
-                return await work(SqlTransaction(connection))
-        except (OperationalError, InterfaceError, PoolTimeoutError) as error:
-            get_logger().error("database_failed", error_type=type(error).__name__)
-            raise FlowStackError(
-                Reason.BILLING_UNAVAILABLE, "Billing's database does not answer. Nothing was changed; try again."
-            ) from error
+            async with engine.begin() as connection:
+                result = await work(SqlTransaction(connection))
+                decided = True
+            return result
+        except (OperationalError, InterfaceError, InternalError, PoolTimeoutError) as error:
+            get_logger().error("database_failed", error_type=type(getattr(error, "orig", error)).__name__)
+            # Where the connection breaks during the commit, nobody here can know on which side of it.
+            what = (
+                "It is not known whether the change holds: look before you repeat it, or repeat it with its request_id."
+                if decided
+                else "Nothing was changed; try again."
+            )
+            message = f"Billing's database does not answer. {what}"
+            raise FlowStackError(Reason.BILLING_UNAVAILABLE, message) from error
 
     async def close(self) -> None:
         """Closes the database, when what runs has ended."""
@@ -88,77 +114,34 @@ async def open_database(address: str) -> Database:
     Raises:
         StartupError: it cannot be opened, another process owns it, or its schema is not the current one.
     """
-    url = _url(address)
-    engine = _sqlite(url) if url.get_backend_name() == "sqlite" else _postgresql(url)
+    engine = engine_for(address)
     try:
         async with engine.begin() as connection:
             if engine.dialect.name == "sqlite":
-                await _assert_durable(connection, url)
+                await _assert_durable(connection, name_of(engine))
             else:
                 await _assert_current(connection)
     except DBAPIError as error:
         await engine.dispose()
-        raise StartupError(_explain(url, error)) from error
+        raise cannot_use(engine, error) from error
     except BaseException:
         await engine.dispose()
         raise
     return Database(engine)
 
 
-def _url(address: str) -> URL:
-    try:
-        url = make_url(address)
-    except ArgumentError:
-        raise StartupError(f"{SETTING} is not a database address. Use sqlite:///path or postgresql://…") from None
-    if url.drivername == "sqlite" and url.database and url.database != ":memory:":
-        return url.set(drivername="sqlite+aiosqlite")
-    if url.drivername == "postgresql":
-        return url.set(drivername="postgresql+psycopg")
-    raise StartupError(f"{SETTING} names {url.drivername}. Use sqlite:///path or postgresql://…")
-
-
-def _sqlite(url: URL) -> AsyncEngine:
-    assert url.database is not None
-    try:
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StartupError(
-            f"The folder of {url.database} cannot be made ({error.strerror}). Correct {SETTING}, or its permissions."
-        ) from error
-    # One connection, kept for good. Two on one file are what SQLite up to 3.51.2 can corrupt a WAL with.
-    engine = create_async_engine(url, pool_size=1, max_overflow=0, pool_recycle=-1, connect_args={"timeout": 0})
-
-    @event.listens_for(engine.sync_engine, "connect")
-    def _connected(connection: Any, _: object) -> None:
-        # The driver begins a transaction at the first write. Reads before it see the same: nobody else is on the file.
-        connection.isolation_level = "IMMEDIATE"
-        cursor = connection.cursor()
-        for pragma in ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    return engine
-
-
-def _postgresql(url: URL) -> AsyncEngine:
-    try:
-        return create_async_engine(url, isolation_level="READ COMMITTED", pool_pre_ping=True)
-    except ModuleNotFoundError as error:
-        raise StartupError(
-            f"{SETTING} names PostgreSQL, and its driver {error.name} is not installed. Install psycopg, or use "
-            "sqlite:///path."
-        ) from None
-
-
-async def _assert_durable(connection: AsyncConnection, url: URL) -> None:
+async def _assert_durable(connection: AsyncConnection, name: str) -> None:
     # The driver begins no transaction by itself for DDL, and a migration is to hold as a whole.
     await connection.exec_driver_sql("BEGIN IMMEDIATE")
-    await connection.run_sync(migrate, str(url.database))
+    await connection.run_sync(migrate, name)
+    # The file is this process's alone, so that what earlier ones had leased is free.
+    await connection.execute(update(PARTITION_CURSORS).values(owner="", lease_end_us=0))
+    await connection.execute(delete(READER_REPLICAS))
     journal_mode = (await connection.exec_driver_sql("PRAGMA journal_mode")).scalar_one()
     synchronous = (await connection.exec_driver_sql("PRAGMA synchronous")).scalar_one()
     if journal_mode != "wal" or synchronous != 2:
         raise StartupError(
-            f"{url.database}: the file system gives journal mode {journal_mode} and synchronous {synchronous}, where "
+            f"{name}: the file system gives journal mode {journal_mode} and synchronous {synchronous}, where "
             f"WAL and FULL are needed to survive a crash. Put {SETTING} on a local disk."
         )
 
@@ -167,14 +150,3 @@ async def _assert_current(connection: AsyncConnection) -> None:
     problem = await connection.run_sync(problem_of_schema)
     if problem:
         raise StartupError(f"The database of {SETTING} {problem}")
-
-
-def _explain(url: URL, error: DBAPIError) -> str:
-    if url.get_backend_name() != "sqlite":
-        return f"{SETTING}: the database cannot be reached or used ({type(error.orig).__name__}). Check the address."
-    if "locked" in str(error.orig):
-        return (
-            f"Another process has {url.database} open. Stop it, or set {SETTING} to another file: "
-            "one billing process owns its file alone."
-        )
-    return f"{url.database} cannot be used as billing's database ({error.orig}). Move it away, or set {SETTING}."

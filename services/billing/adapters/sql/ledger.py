@@ -1,108 +1,117 @@
-"""The ledger and the cursors of quota's partitions in SQL."""
+"""The ledger in SQL."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Collection, Iterator, Sequence
+from itertools import islice
+from typing import Any, Final, TypeVar
 
-from sqlalchemy import Table, bindparam, case, func, select, update
+from sqlalchemy import case, delete, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.billing.adapters.sql.dialect import insert_unless_there
-from services.billing.adapters.sql.tables import ACCOUNTS, LEDGER, PARTITION_CURSORS, STRAY_EVENTS
+from services.billing.adapters.sql.dialect import append_many, savepoint
+from services.billing.adapters.sql.tables import ACCOUNTS, LEDGER, STRAY_EVENTS
 from services.billing.domain.ledger import (
     CredentialMode,
     EventType,
+    LedgerEntry,
+    LedgerKey,
     LedgerUsage,
-    PartitionCursor,
+    PeriodCounts,
     PositionedEntry,
-    Watermark,
 )
-from services.billing.store import LedgerInsert
+from services.billing.ledger_store import LedgerInsert
 
-ACCOUNTS_AT_ONCE: Final = 500
-"""How many accounts one query asks for; SQLite takes some 32,000 parameters, older ones 999."""
+KEYS_AT_ONCE: Final = 300
+"""How many keys one query asks for: three parameters each, and older SQLite takes 999."""
 
-_CURSORS = PARTITION_CURSORS.c
+_ENTRY: Final = LedgerEntry._fields
+_LEDGER_KEY: Final = tuple_(LEDGER.c.account_id, LEDGER.c.session_id, LEDGER.c.event)
+_STRAY_KEY: Final = tuple_(STRAY_EVENTS.c.account_id, STRAY_EVENTS.c.session_id, STRAY_EVENTS.c.event)
+T = TypeVar("T")
 
 
 class SqlLedger:
-    """The append-only ledger, and how far quota's events have been read."""
+    """The append-only ledger."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
-    async def claim(self) -> tuple[int, Sequence[PartitionCursor]]:
-        """Takes over every partition."""
-        # Locked, so that two readers that claim at the same time get different fences.
-        rows = (await self._connection.execute(select(PARTITION_CURSORS).with_for_update())).all()
-        fence = max(row.fence for row in rows) + 1
-        await self._connection.execute(update(PARTITION_CURSORS).values(fence=fence))
-        return fence, [PartitionCursor(row.partition, row.cursor, row.watermark_us) for row in rows]
-
-    async def advance(self, fence: int, cursors: Mapping[int, str], watermarks: Sequence[Watermark]) -> bool:
-        """Moves cursors and watermarks; False where another reader has claimed a partition since."""
-        touched = sorted({*cursors, *(watermark.partition for watermark in watermarks)})
-        if not touched:
-            return True
-        # The rows stay locked to the transaction's end: who claims waits until what this reader has is stored.
-        held = select(_CURSORS.partition).where(_CURSORS.partition.in_(touched), _CURSORS.fence == fence)
-        if len((await self._connection.execute(held.with_for_update())).all()) < len(touched):
-            return False
-        if cursors:
-            await self._update(
-                {"cursor": bindparam("value")}, [{"part": part, "value": cursor} for part, cursor in cursors.items()]
-            )
-        if watermarks:
-            await self._update(
-                {"watermark_us": bindparam("value"), "oldest_reserve_us": bindparam("oldest")},
-                [{"part": part, "value": value, "oldest": oldest} for part, value, oldest in watermarks],
-            )
-        return True
-
-    async def _update(self, values: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-        statement = update(PARTITION_CURSORS).where(_CURSORS.partition == bindparam("part")).values(values)
-        await self._connection.execute(statement, rows)
-
     async def insert(self, entries: Sequence[PositionedEntry], now_us: int) -> LedgerInsert:
         """Appends what is new of `entries`; a repeat changes nothing, whenever it comes."""
-        if not entries:
-            return LedgerInsert(0, frozenset())
         known = await self._known({positioned.entry.account_id for positioned in entries})
-        booked = [{**item.entry._asdict(), "insert_us": now_us} for item in entries if item.entry.account_id in known]
-        stray = [
-            {**entry._asdict(), "insert_us": now_us, "partition": partition, "cursor": cursor}
-            for partition, cursor, entry in entries
-            if entry.account_id not in known
-        ]
-        inserted = await self._append(LEDGER, booked)
-        await self._append(STRAY_EVENTS, stray)
-        return LedgerInsert(inserted, frozenset(row["account_id"] for row in stray))
+        booked = [positioned.entry for positioned in entries if positioned.entry.account_id in known]
+        stray = [positioned for positioned in entries if positioned.entry.account_id not in known]
+        await append_many(
+            self._connection,
+            STRAY_EVENTS,
+            [(*entry, now_us, partition, cursor) for partition, cursor, entry in stray],
+        )
+        return LedgerInsert(
+            await self._append(booked, now_us), frozenset(positioned.entry.account_id for positioned in stray)
+        )
 
-    async def _append(self, table: Table, rows: list[dict[str, Any]]) -> int:
+    async def _append(self, entries: list[LedgerEntry], now_us: int) -> Sequence[LedgerEntry]:
+        """Appends entries; answers those that were new."""
+        rows = [(*entry, now_us) for entry in entries]
         if not rows:
-            return 0
-        statement = insert_unless_there(self._connection, table).returning(table.c.session_id)
-        return len((await self._connection.execute(statement, rows)).all())
+            return ()
+        # Nearly always all of them are new, and then their number says so. Only otherwise it is looked up which.
+        attempt = await savepoint(self._connection)
+        if await append_many(self._connection, LEDGER, rows) == len(rows):
+            await attempt.commit()
+            return entries
+        await attempt.rollback()
+        existing = await self.existing({entry.key for entry in entries})
+        fresh = list({entry.key: entry for entry in reversed(entries) if entry.key not in existing}.values())[::-1]
+        return await self._append(fresh, now_us)
+
+    async def existing(self, keys: Collection[LedgerKey]) -> frozenset[LedgerKey]:
+        """Which of `keys` the ledger has."""
+        found: set[LedgerKey] = set()
+        for some in _in_portions(keys):
+            query = select(LEDGER.c.account_id, LEDGER.c.session_id, LEDGER.c.event).where(_LEDGER_KEY.in_(some))
+            found.update(LedgerKey(*row) for row in await self._connection.execute(query))
+        return frozenset(found)
 
     async def _known(self, account_ids: set[str]) -> set[str]:
-        wanted = sorted(account_ids)
         known: set[str] = set()
-        for begin in range(0, len(wanted), ACCOUNTS_AT_ONCE):
-            query = select(ACCOUNTS.c.account_id).where(
-                ACCOUNTS.c.account_id.in_(wanted[begin : begin + ACCOUNTS_AT_ONCE])
-            )
+        for some in _in_portions(sorted(account_ids)):
+            query = select(ACCOUNTS.c.account_id).where(ACCOUNTS.c.account_id.in_(some))
             known.update((await self._connection.execute(query)).scalars())
         return known
+
+    async def take_strays(self, limit: int) -> Sequence[PositionedEntry]:
+        """Takes out, up to `limit`, what was kept aside of accounts that are known by now."""
+        # Locked, so that of two replicas one takes an event and the other another.
+        keys = (
+            select(STRAY_EVENTS.c.account_id, STRAY_EVENTS.c.session_id, STRAY_EVENTS.c.event)
+            .where(STRAY_EVENTS.c.account_id.in_(select(ACCOUNTS.c.account_id)))
+            .order_by(STRAY_EVENTS.c.event_us)
+            .limit(limit)
+            .with_for_update(of=STRAY_EVENTS, skip_locked=True)
+        )
+        taken: list[PositionedEntry] = []
+        for some in _in_portions([tuple(row) for row in await self._connection.execute(keys)]):
+            statement = delete(STRAY_EVENTS).where(_STRAY_KEY.in_(some)).returning(*STRAY_EVENTS.c)
+            taken += map(_positioned, await self._connection.execute(statement))
+        return taken
+
+    async def strays(self, account_id: str, after: LedgerKey | None, limit: int) -> Sequence[LedgerEntry]:
+        """What is kept aside of one account, or of all where it is empty, by key."""
+        query = select(STRAY_EVENTS)
+        if account_id:
+            query = query.where(STRAY_EVENTS.c.account_id == account_id)
+        if after is not None:
+            query = query.where(tuple_(*after) < _STRAY_KEY)
+        query = query.order_by(*_STRAY_KEY.clauses).limit(limit)
+        return [_positioned(row).entry for row in await self._connection.execute(query)]
 
     async def usage(self, account_id: str, day_start_us: int, period_start_us: int) -> LedgerUsage:
         """An account's counts in the day and the period."""
         columns = LEDGER.c
         is_byok = (columns.period_start_us == period_start_us) & (columns.credential_mode == int(CredentialMode.BYOK))
-        query = select(
-            func.coalesce(func.sum(case((columns.reserve_us >= day_start_us, 1), else_=0)), 0),
-            func.coalesce(func.sum(case((is_byok, 1), else_=0)), 0),
-        ).where(
+        query = select(_sum_of(columns.reserve_us >= day_start_us), _sum_of(is_byok)).where(
             columns.account_id == account_id,
             columns.reserve_us >= min(day_start_us, period_start_us),
             columns.event == int(EventType.COMMITTED),
@@ -110,8 +119,34 @@ class SqlLedger:
         today, byok = (await self._connection.execute(query)).one()
         return LedgerUsage(int(today), int(byok))
 
-    async def watermark_us(self, partition: int) -> int:
-        """Every event of the partition before this time has been read; 0 where nothing is known."""
-        query = select(_CURSORS.watermark_us).where(_CURSORS.partition == partition)
-        watermark_us: int = (await self._connection.execute(query)).scalar_one()
-        return watermark_us
+    async def counts(self, account_id: str, period_start_us: int) -> PeriodCounts:
+        """Counted sessions of an account's period."""
+        columns = LEDGER.c
+        query = (
+            select(columns.credential_mode, func.count())
+            .where(
+                columns.account_id == account_id,
+                # A session is reserved in its period, so that the index by time leads to it.
+                columns.reserve_us >= period_start_us,
+                columns.period_start_us == period_start_us,
+                columns.event == int(EventType.COMMITTED),
+            )
+            .group_by(columns.credential_mode)
+        )
+        found = {mode: int(count) for mode, count in await self._connection.execute(query)}
+        managed, byok = found.pop(CredentialMode.MANAGED, 0), found.pop(CredentialMode.BYOK, 0)
+        return PeriodCounts(managed, byok, sum(found.values()))
+
+
+def _sum_of(condition: Any) -> Any:
+    return func.coalesce(func.sum(case((condition, 1), else_=0)), 0)
+
+
+def _positioned(row: Any) -> PositionedEntry:
+    return PositionedEntry(row.partition, row.cursor, LedgerEntry(*(getattr(row, name) for name in _ENTRY)))
+
+
+def _in_portions(items: Collection[T]) -> Iterator[list[T]]:
+    left = iter(items)
+    while some := list(islice(left, KEYS_AT_ONCE)):
+        yield some

@@ -13,6 +13,8 @@ from services.billing.domain.model import (
     ApiKey,
     ChangeKind,
     ChangeState,
+    Contract,
+    ScheduledTerms,
     Subscription,
     SubscriptionChange,
     Terms,
@@ -59,6 +61,26 @@ def account_from_row(row: Any) -> Account:
     )
 
 
+def account_to_row(account: Account) -> dict[str, Any]:
+    """The columns of an account; its plan is its subscription's."""
+    return {
+        "account_id": account.account_id,
+        "display_name": account.display_name,
+        "email": account.email,
+        "email_folded": account.email.casefold(),
+        "subscription_id": account.subscription_id,
+        "state": int(account.state),
+        "suspend_reason": account.suspend_reason,
+        "suspend_us": account.suspend_us,
+        "suspend_until_us": account.suspend_until_us,
+        "create_us": account.create_us,
+        "update_us": account.update_us,
+        "delete_us": account.delete_us,
+        "purge_us": account.purge_us,
+        "version": account.version,
+    }
+
+
 def api_key_from_row(row: Any) -> ApiKey:
     """An API key."""
     return ApiKey(
@@ -77,8 +99,38 @@ def api_key_from_row(row: Any) -> ApiKey:
 
 def subscription_from_row(row: Any) -> Subscription:
     """A subscription."""
-    terms = msgspec.json.decode(row.terms, type=Terms)
-    return Subscription(row.subscription_id, row.account_id, terms, row.anchor_us, row.end_us, row.version)
+    return Subscription(
+        row.subscription_id,
+        row.account_id,
+        msgspec.json.decode(row.terms, type=Terms),
+        row.anchor_us,
+        row.end_us,
+        row.version,
+        row.billed_us,
+        row.stated_us,
+        msgspec.json.decode(row.schedule, type=tuple[ScheduledTerms, ...]) if row.schedule else (),
+        msgspec.json.decode(row.contract, type=Contract) if row.contract else None,
+        row.cancel_change_id,
+    )
+
+
+def subscription_to_row(subscription: Subscription) -> dict[str, Any]:
+    """The inverse of `subscription_from_row`."""
+    return {
+        "subscription_id": subscription.subscription_id,
+        "account_id": subscription.account_id,
+        "plan_id": subscription.terms.plan_id,
+        "plan_version": subscription.terms.plan_version,
+        "terms": terms_to_text(subscription.terms),
+        "anchor_us": subscription.anchor_us,
+        "end_us": subscription.end_us,
+        "version": subscription.version,
+        "billed_us": subscription.billed_us,
+        "stated_us": subscription.stated_us,
+        "schedule": msgspec.json.encode(subscription.schedule).decode() if subscription.schedule else "",
+        "contract": "" if subscription.contract is None else msgspec.json.encode(subscription.contract).decode(),
+        "cancel_change_id": subscription.cancel_change_id,
+    }
 
 
 def change_from_row(row: Any) -> SubscriptionChange:

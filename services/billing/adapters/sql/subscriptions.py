@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import Select, delete, func, insert, select, tuple_, update
+from sqlalchemy import Select, delete, func, insert, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.billing.adapters.sql.dialect import insert_unless_there
@@ -14,11 +14,13 @@ from services.billing.adapters.sql.rows import (
     entitlement_from_text,
     entitlement_to_text,
     subscription_from_row,
+    subscription_to_row,
+    terms_from_text,
     terms_to_text,
 )
 from services.billing.adapters.sql.tables import ENTITLEMENT_OUTBOX, REQUESTS, SUBSCRIPTION_CHANGES, SUBSCRIPTIONS
 from services.billing.domain.entitlements import Entitlement, EntitlementStatus
-from services.billing.domain.model import Subscription, SubscriptionChange
+from services.billing.domain.model import ChangeState, Subscription, SubscriptionChange, Terms
 from services.billing.domain.paging import Position
 from services.billing.store import PendingEntitlement
 from services.shared.errors import FlowStackError, Reason
@@ -35,19 +37,19 @@ class SqlSubscriptions:
 
     async def insert(self, subscription: Subscription) -> None:
         """Adds a subscription."""
-        await self._connection.execute(
-            insert(SUBSCRIPTIONS),
-            {
-                "subscription_id": subscription.subscription_id,
-                "account_id": subscription.account_id,
-                "plan_id": subscription.terms.plan_id,
-                "plan_version": subscription.terms.plan_version,
-                "terms": terms_to_text(subscription.terms),
-                "anchor_us": subscription.anchor_us,
-                "end_us": subscription.end_us,
-                "version": subscription.version,
-            },
-        )
+        await self._connection.execute(insert(SUBSCRIPTIONS), subscription_to_row(subscription))
+
+    async def update(self, subscription: Subscription) -> None:
+        """Writes a subscription whose account this transaction has locked."""
+        statement = update(SUBSCRIPTIONS).where(SUBSCRIPTIONS.c.subscription_id == subscription.subscription_id)
+        await self._connection.execute(statement.values(subscription_to_row(subscription)))
+
+    async def unstated(self, account_id: str) -> Sequence[Subscription]:
+        """Subscriptions of an account that lack a closing statement, now or once a period is over."""
+        columns = SUBSCRIPTIONS.c
+        is_open = or_(columns.end_us == 0, columns.stated_us < columns.end_us)
+        query = select(SUBSCRIPTIONS).where(columns.account_id == account_id, is_open).order_by(columns.anchor_us)
+        return [subscription_from_row(row) for row in await self._connection.execute(query)]
 
     async def insert_change(self, change: SubscriptionChange) -> None:
         """Adds a change to the history."""
@@ -75,6 +77,50 @@ class SqlSubscriptions:
         query = select(SUBSCRIPTIONS).where(SUBSCRIPTIONS.c.subscription_id == subscription_id)
         return subscription_from_row((await self._connection.execute(query)).one())
 
+    async def find_change(self, change_id: str) -> SubscriptionChange | None:
+        """One change."""
+        query = select(SUBSCRIPTION_CHANGES).where(_CHANGES.change_id == change_id)
+        row = (await self._connection.execute(query)).one_or_none()
+        return None if row is None else change_from_row(row)
+
+    async def mark_changes(self, change_ids: Sequence[str], state: ChangeState, drop_us: int) -> None:
+        """Says that changes came into force, or that they never will."""
+        await self._connection.execute(
+            update(SUBSCRIPTION_CHANGES)
+            .where(_CHANGES.change_id.in_(change_ids))
+            .values(state=int(state), drop_us=drop_us)
+        )
+
+    async def set_change_subscription(self, change_id: str, subscription_id: str) -> None:
+        """Says which new subscription a change began."""
+        await self._connection.execute(
+            update(SUBSCRIPTION_CHANGES).where(_CHANGES.change_id == change_id).values(subscription_id=subscription_id)
+        )
+
+    async def terms_before(self, subscription_id: str, moment_us: int) -> Terms | None:
+        """The terms that a subscription had just before a time, by its history."""
+        query = (
+            select(_CHANGES.to_terms)
+            .where(
+                _CHANGES.subscription_id == subscription_id,
+                _CHANGES.state == int(ChangeState.APPLIED),
+                _CHANGES.effective_us < moment_us,
+                _CHANGES.to_terms != "",
+            )
+            .order_by(_CHANGES.effective_us.desc(), _CHANGES.request_us.desc())
+            .limit(1)
+        )
+        text = (await self._connection.execute(query)).scalar_one_or_none()
+        return terms_from_text(text or "")
+
+    async def set_change_invoice(self, change_id: str, invoice_id: str, amount_micro: int) -> None:
+        """Says what a change was invoiced with."""
+        await self._connection.execute(
+            update(SUBSCRIPTION_CHANGES)
+            .where(_CHANGES.change_id == change_id)
+            .values(invoice_id=invoice_id, amount_micro=amount_micro)
+        )
+
     async def changes(self, account_id: str, after: Position | None, limit: int) -> Sequence[SubscriptionChange]:
         """Changes of all subscriptions of an account, newest first."""
         query = select(SUBSCRIPTION_CHANGES).where(_CHANGES.account_id == account_id)
@@ -100,6 +146,12 @@ class SqlEntitlements:
         query = select(_OUTBOX.revision, _OUTBOX.pending).where(_OUTBOX.account_id == account_id)
         row = (await self._connection.execute(query)).one_or_none()
         return EntitlementStatus(0, False) if row is None else EntitlementStatus(row.revision, not row.pending)
+
+    async def find(self, account_id: str) -> Entitlement | None:
+        """The account's newest entitlement, whether quota has it or not."""
+        query = select(_OUTBOX.entitlement).where(_OUTBOX.account_id == account_id)
+        text = (await self._connection.execute(query)).scalar_one_or_none()
+        return None if text is None else entitlement_from_text(text)
 
     async def put(self, entitlement: Entitlement, now_us: int) -> None:
         """Replaces an account's entitlement by one with a higher revision, to be sent at once."""

@@ -72,6 +72,11 @@ SUBSCRIPTIONS: Final = Table(
     _time("anchor_us"),
     _time("end_us"),
     _number("version"),
+    _time("billed_us"),
+    _time("stated_us"),
+    _text("schedule"),
+    _text("contract"),
+    _text("cancel_change_id"),
     Index("subscriptions_by_account", "account_id"),
     Index("subscriptions_by_plan", "plan_id", "plan_version"),
 )
@@ -177,6 +182,17 @@ PARTITION_CURSORS: Final = Table(
     _text("cursor"),
     _time("watermark_us"),
     _time("oldest_reserve_us"),
-    # Raised by each reader that claims the partition; who writes with an older one is told that it lost it.
+    # Raised whenever the partition changes hands; who writes with an older one is told that it lost it.
     Column("fence", BigInteger, nullable=False),
+    # The replica that reads the partition, and until when others leave it alone; empty and 0 for none.
+    _text("owner"),
+    _time("lease_end_us"),
+)
+
+READER_REPLICAS: Final = Table(
+    "reader_replicas",
+    METADATA,
+    # Replicas that read quota's events: how many are alive says what a fair share is.
+    _text("replica", primary_key=True),
+    _time("end_us"),
 )

@@ -35,7 +35,7 @@ class _AccountStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AccountS
     ACCOUNT_STATE_SUSPENDED: _AccountState.ValueType  # 2
     """New sessions are refused with ACCOUNT_SUSPENDED."""
     ACCOUNT_STATE_DELETED: _AccountState.ValueType  # 3
-    """Deleted: no key works, and names and addresses are gone once purge_time has passed."""
+    """Deleted: no key works, and names and addresses are gone, on invoices too, once purge_time has passed."""
 
 class AccountState(_AccountState, metaclass=_AccountStateEnumTypeWrapper):
     """Where an account stands."""
@@ -47,7 +47,7 @@ ACCOUNT_STATE_ACTIVE: AccountState.ValueType  # 1
 ACCOUNT_STATE_SUSPENDED: AccountState.ValueType  # 2
 """New sessions are refused with ACCOUNT_SUSPENDED."""
 ACCOUNT_STATE_DELETED: AccountState.ValueType  # 3
-"""Deleted: no key works, and names and addresses are gone once purge_time has passed."""
+"""Deleted: no key works, and names and addresses are gone, on invoices too, once purge_time has passed."""
 Global___AccountState: _TypeAlias = AccountState  # noqa: Y015
 
 class _ApiKeyState:

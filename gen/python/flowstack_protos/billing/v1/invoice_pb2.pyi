@@ -35,7 +35,8 @@ class _InvoiceKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_InvoiceKi
     """The price difference of an upgrade, in full."""
     INVOICE_KIND_USAGE_STATEMENT: _InvoiceKind.ValueType  # 3
     """A period's closing statement: its sessions, counted once, after the last of them has been resolved. Its
-    total is zero, because the fee includes them, and nothing has to be paid.
+    total is zero, because the fee includes them, and nothing has to be paid. A period without a counted session
+    has none.
     """
 
 class InvoiceKind(_InvoiceKind, metaclass=_InvoiceKindEnumTypeWrapper):
@@ -49,7 +50,8 @@ INVOICE_KIND_UPGRADE: InvoiceKind.ValueType  # 2
 """The price difference of an upgrade, in full."""
 INVOICE_KIND_USAGE_STATEMENT: InvoiceKind.ValueType  # 3
 """A period's closing statement: its sessions, counted once, after the last of them has been resolved. Its
-total is zero, because the fee includes them, and nothing has to be paid.
+total is zero, because the fee includes them, and nothing has to be paid. A period without a counted session
+has none.
 """
 Global___InvoiceKind: _TypeAlias = InvoiceKind  # noqa: Y015
 
@@ -238,9 +240,9 @@ class Invoice(_message.Message):
     subscription_id: _builtins.str
     """The subscription that it belongs to."""
     customer_name: _builtins.str
-    """The customer's name when it was issued."""
+    """The customer's name when it was issued. Empty once a deleted account is purged."""
     customer_email: _builtins.str
-    """The customer's e-mail address when it was issued."""
+    """The customer's e-mail address when it was issued. Empty once a deleted account is purged."""
     payment_reference: _builtins.str
     """The payment's name in the operator's books or at the payment provider; empty for none."""
     payment_url: _builtins.str
@@ -269,7 +271,7 @@ class Invoice(_message.Message):
 
     @_builtins.property
     def amount_paid(self) -> _money_pb2.Money:
-        """What has been paid, in USD."""
+        """What has been paid, in USD, refunds taken off."""
 
     @_builtins.property
     def amount_due(self) -> _money_pb2.Money:

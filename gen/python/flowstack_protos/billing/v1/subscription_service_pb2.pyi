@@ -214,7 +214,7 @@ class SubscriptionChange(_message.Message):
     INVOICE_ID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     change_id: _builtins.str
-    """`chg_` and up to 60 digits and lower-case letters; empty in a preview."""
+    """`chg_` and up to 60 digits and lower-case letters; empty in a preview, and where nothing changed."""
     subscription_id: _builtins.str
     """The subscription that it belongs to; the new one where it starts one."""
     kind: Global___ChangeKind.ValueType
@@ -347,7 +347,7 @@ class Subscription(_message.Message):
 
     @_builtins.property
     def contract(self) -> Global___Contract:
-        """The contract in force or to come; unset for none."""
+        """The contract that was put last, in force or to come, with what its offer and plan filled in; unset for none."""
 
     @_builtins.property
     def payment_grace_end_time(self) -> _timestamp_pb2.Timestamp:
@@ -432,8 +432,9 @@ class Contract(_message.Message):
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """Until when it holds, before 2100; unset for no end. Without a contract the plan's terms hold again; where
-        the plan is sold by contract only, the subscription ends.
+        """Until when it holds, before 2100; unset for no end. Without a contract the plan's terms hold again, by the
+        same rule: at a higher or equal price from then on, at a lower one with the first period that starts at or
+        after it. Where the plan is sold by contract only, the subscription ends with that period's start.
         """
 
     @_builtins.property

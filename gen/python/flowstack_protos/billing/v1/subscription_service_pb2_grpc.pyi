@@ -58,12 +58,13 @@ class SubscriptionServiceStub:
 
     The prices decide the direction. A higher price applies at once: the limit rises, what was used stays
     used, the difference is invoiced in full, and a pending downgrade or cancellation is dropped. An equal
-    price applies at once. A lower price becomes the subscription's pending_change in place of what was
+    price applies at once and drops what is pending too. A lower price becomes the subscription's pending_change in place of what was
     pending, a cancellation too, and applies with the next period; nothing is credited. From `free`, or after
     the end, a new subscription starts at once with its own anchor and fee. The plan in force as the target
     changes nothing but drops what is pending.
     Errors: NOT_FOUND / PLAN_NOT_FOUND for an unknown plan or version; FAILED_PRECONDITION / CONTRACT_REQUIRED
-    for a plan that is sold by contract, CONTRACT_IN_FORCE while a contract sets the terms.
+    for a plan that is sold by contract, CONTRACT_IN_FORCE while a contract sets the terms, or for a downgrade
+    that one to come begins before.
     """
     CancelSubscription: _grpc.UnaryUnaryMultiCallable[_subscription_service_pb2.CancelSubscriptionRequest, _subscription_service_pb2.CancelSubscriptionResponse]
     """Ends the subscription with its period: service goes on until then, afterwards new sessions are refused
@@ -83,10 +84,12 @@ class SubscriptionServiceStub:
     on. Admin.
 
     An account has one contract at a time: a new one replaces the old one from its effective_time on, and one
-    that has not begun yet altogether. The prices decide the direction as in ChangePlan: a higher or equal
-    price applies at effective_time, a lower one with the first period that starts at or after it.
+    that has not begun yet altogether; it drops a pending downgrade or cancellation. The prices decide the
+    direction as in ChangePlan: a higher or equal price applies at effective_time, a lower one with the first
+    period that starts at or after it, and from `free`, or after the end, a new subscription starts.
     Errors: NOT_FOUND / PLAN_NOT_FOUND, OFFER_NOT_FOUND; INVALID_ARGUMENT / INVALID_REQUEST for an
-    effective_time in the past, which is invoiced already, and for terms without a price.
+    effective_time in the past, which is invoiced already, for an end_time that is not after it, and for terms
+    without a price or a number of concurrent sessions.
     """
 
 @_typing.type_check_only
@@ -119,12 +122,13 @@ class SubscriptionServiceAsyncStub(SubscriptionServiceStub):
 
     The prices decide the direction. A higher price applies at once: the limit rises, what was used stays
     used, the difference is invoiced in full, and a pending downgrade or cancellation is dropped. An equal
-    price applies at once. A lower price becomes the subscription's pending_change in place of what was
+    price applies at once and drops what is pending too. A lower price becomes the subscription's pending_change in place of what was
     pending, a cancellation too, and applies with the next period; nothing is credited. From `free`, or after
     the end, a new subscription starts at once with its own anchor and fee. The plan in force as the target
     changes nothing but drops what is pending.
     Errors: NOT_FOUND / PLAN_NOT_FOUND for an unknown plan or version; FAILED_PRECONDITION / CONTRACT_REQUIRED
-    for a plan that is sold by contract, CONTRACT_IN_FORCE while a contract sets the terms.
+    for a plan that is sold by contract, CONTRACT_IN_FORCE while a contract sets the terms, or for a downgrade
+    that one to come begins before.
     """
     CancelSubscription: _aio.UnaryUnaryMultiCallable[_subscription_service_pb2.CancelSubscriptionRequest, _subscription_service_pb2.CancelSubscriptionResponse]  # type: ignore[assignment]
     """Ends the subscription with its period: service goes on until then, afterwards new sessions are refused
@@ -144,10 +148,12 @@ class SubscriptionServiceAsyncStub(SubscriptionServiceStub):
     on. Admin.
 
     An account has one contract at a time: a new one replaces the old one from its effective_time on, and one
-    that has not begun yet altogether. The prices decide the direction as in ChangePlan: a higher or equal
-    price applies at effective_time, a lower one with the first period that starts at or after it.
+    that has not begun yet altogether; it drops a pending downgrade or cancellation. The prices decide the
+    direction as in ChangePlan: a higher or equal price applies at effective_time, a lower one with the first
+    period that starts at or after it, and from `free`, or after the end, a new subscription starts.
     Errors: NOT_FOUND / PLAN_NOT_FOUND, OFFER_NOT_FOUND; INVALID_ARGUMENT / INVALID_REQUEST for an
-    effective_time in the past, which is invoiced already, and for terms without a price.
+    effective_time in the past, which is invoiced already, for an end_time that is not after it, and for terms
+    without a price or a number of concurrent sessions.
     """
 
 class SubscriptionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -195,12 +201,13 @@ class SubscriptionServiceServicer(metaclass=_abc_1.ABCMeta):
 
         The prices decide the direction. A higher price applies at once: the limit rises, what was used stays
         used, the difference is invoiced in full, and a pending downgrade or cancellation is dropped. An equal
-        price applies at once. A lower price becomes the subscription's pending_change in place of what was
+        price applies at once and drops what is pending too. A lower price becomes the subscription's pending_change in place of what was
         pending, a cancellation too, and applies with the next period; nothing is credited. From `free`, or after
         the end, a new subscription starts at once with its own anchor and fee. The plan in force as the target
         changes nothing but drops what is pending.
         Errors: NOT_FOUND / PLAN_NOT_FOUND for an unknown plan or version; FAILED_PRECONDITION / CONTRACT_REQUIRED
-        for a plan that is sold by contract, CONTRACT_IN_FORCE while a contract sets the terms.
+        for a plan that is sold by contract, CONTRACT_IN_FORCE while a contract sets the terms, or for a downgrade
+        that one to come begins before.
         """
 
     @_abc_1.abstractmethod
@@ -238,10 +245,12 @@ class SubscriptionServiceServicer(metaclass=_abc_1.ABCMeta):
         on. Admin.
 
         An account has one contract at a time: a new one replaces the old one from its effective_time on, and one
-        that has not begun yet altogether. The prices decide the direction as in ChangePlan: a higher or equal
-        price applies at effective_time, a lower one with the first period that starts at or after it.
+        that has not begun yet altogether; it drops a pending downgrade or cancellation. The prices decide the
+        direction as in ChangePlan: a higher or equal price applies at effective_time, a lower one with the first
+        period that starts at or after it, and from `free`, or after the end, a new subscription starts.
         Errors: NOT_FOUND / PLAN_NOT_FOUND, OFFER_NOT_FOUND; INVALID_ARGUMENT / INVALID_REQUEST for an
-        effective_time in the past, which is invoiced already, and for terms without a price.
+        effective_time in the past, which is invoiced already, for an end_time that is not after it, and for terms
+        without a price or a number of concurrent sessions.
         """
 
 def add_SubscriptionServiceServicer_to_server(servicer: SubscriptionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

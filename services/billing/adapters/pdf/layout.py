@@ -1,0 +1,244 @@
+"""How invoices and credit notes look."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from typing import Any, Final
+from xml.sax.saxutils import escape
+
+from reportlab.lib.colors import HexColor, white
+from reportlab.lib.enums import TA_LEFT, TA_RIGHT
+from reportlab.lib.pagesizes import A4
+from reportlab.lib.styles import ParagraphStyle
+from reportlab.lib.units import mm
+from reportlab.pdfbase import pdfmetrics
+from reportlab.platypus import Flowable, HRFlowable, KeepTogether, Paragraph, Spacer, Table, TableStyle
+
+from services.billing.adapters.pdf.fonts import Face, Typesetter
+from services.billing.domain.invoices import CreditNote, Invoice, InvoiceKind, InvoiceState
+from services.shared.periods import time_from_us
+
+INK: Final = HexColor("#1a2233")
+SOFT: Final = HexColor("#5b6577")
+RULE: Final = HexColor("#d5dae3")
+SHADE: Final = HexColor("#f3f5f9")
+ACCENT: Final = HexColor("#2450a8")
+FOOTER_COLOR: Final = SOFT
+STATE_COLORS: Final = {
+    InvoiceState.OPEN: HexColor("#9a6700"),
+    InvoiceState.PAID: HexColor("#1a7f37"),
+    InvoiceState.VOID: HexColor("#b42318"),
+}
+WIDTH: Final = A4[0] - 40 * mm
+
+MICRO: Final = 1_000_000
+
+
+class Text:
+    """Makes paragraphs, each character in a face that has it, and remembers which characters were used."""
+
+    def __init__(self, typesetter: Typesetter) -> None:
+        self._typesetter = typesetter
+        self.used: dict[Face, set[str]] = {}
+        self.has_fonts = False
+        """False while only characters are gathered."""
+
+    def runs(self, text: str, *, bold: bool = False) -> Iterator[tuple[Face, str]]:
+        """The text in pieces of one face each."""
+        for face, run in self._typesetter.runs(text, bold=bold):
+            self.used.setdefault(face, set()).update(run)
+            yield face, run
+
+    def mark(self, text: str) -> None:
+        """Has the characters of `text` in the fonts."""
+        for _ in self.runs(text):
+            pass
+
+    def width(self, text: str, size: float) -> float:
+        """How wide the text is, in points."""
+        width: float = sum(pdfmetrics.stringWidth(run, face.name, size) for face, run in self.runs(text))
+        return width
+
+    def paragraph(
+        self, text: str, size: float = 9.5, *, bold: bool = False, color: Any = INK, right: bool = False
+    ) -> Flowable:
+        """One paragraph; breaks between any two characters where it has CJK."""
+        runs = list(self.runs(text, bold=bold))
+        markup = "".join(f'<font name="{face.name}">{escape(run)}</font>' for face, run in runs)
+        base = self._typesetter.bold if bold else self._typesetter.regular
+        self.used.setdefault(base, set()).add(" ")
+        if not self.has_fonts:
+            return Spacer(0, 0)
+        style = ParagraphStyle(
+            "text",
+            fontName=base.name,
+            fontSize=size,
+            leading=size * 1.4,
+            textColor=color,
+            alignment=TA_RIGHT if right else TA_LEFT,
+            wordWrap="CJK" if any(face is self._typesetter.cjk for face, _ in runs) else None,
+            splitLongWords=1,
+        )
+        return Paragraph(markup, style)
+
+
+def money(micro: int) -> str:
+    """Dollars and cents, and as many places more as it takes to be exact."""
+    dollars = Decimal(abs(micro)) / MICRO
+    places = max(2, -int(dollars.normalize().as_tuple().exponent))
+    return f"{'-' if micro < 0 else ''}${dollars:,.{places}f}"
+
+
+def date(time_us: int) -> str:
+    """A day in UTC, such as 1 March 2026."""
+    time = time_from_us(time_us)
+    return f"{time.day} {time:%B} {time.year}"
+
+
+def invoice_story(
+    text: Text, issuer: Sequence[str], invoice: Invoice, credit_notes: Sequence[CreditNote]
+) -> list[Flowable]:
+    """An invoice from top to bottom."""
+    facts = [("Number", invoice.number), ("Issued", date(invoice.issue_us))]
+    if invoice.due_us:
+        facts.append(("Due", date(invoice.due_us)))
+    facts.append(("Period", f"{date(invoice.period_start_us)} to {date(invoice.period_end_us - 1)}"))
+    is_statement = invoice.kind is InvoiceKind.USAGE_STATEMENT
+    story = _head(text, issuer, "Usage statement" if is_statement else "Invoice")
+    story += [_parties(text, invoice, facts), Spacer(0, 9 * mm), _lines(text, invoice), Spacer(0, 4 * mm)]
+    story += [_totals(text, invoice), Spacer(0, 8 * mm), *_remarks(text, invoice)]
+    for note in credit_notes:
+        line = f"Credit note {note.number} of {date(note.issue_us)}: {money(note.total_micro)}. {note.reason}"
+        story += [Spacer(0, 2 * mm), text.paragraph(line, 8.5, color=SOFT)]
+    return story
+
+
+def credit_note_story(text: Text, issuer: Sequence[str], invoice: Invoice, note: CreditNote) -> list[Flowable]:
+    """A credit note from top to bottom."""
+    facts = [("Number", note.number), ("Issued", date(note.issue_us)), ("For invoice", invoice.number)]
+    rows = [
+        [text.paragraph(line.description), text.paragraph(money(line.amount_micro), right=True)] for line in note.lines
+    ]
+    totals = [("Total credited", money(note.total_micro), True)]
+    if note.refund_micro:
+        totals.append(("Of this refunded", money(note.refund_micro), False))
+    return [
+        *_head(text, issuer, "Credit note"),
+        _parties(text, invoice, facts),
+        Spacer(0, 9 * mm),
+        _table(text, ("Description", "Amount"), rows, (WIDTH - 35 * mm, 35 * mm)),
+        Spacer(0, 4 * mm),
+        _sums(text, totals),
+        Spacer(0, 8 * mm),
+        text.paragraph(f"Reason: {note.reason}", 8.5, color=SOFT),
+    ]
+
+
+def _head(text: Text, issuer: Sequence[str], title: str) -> list[Flowable]:
+    name, *address = issuer
+    left = [text.paragraph(name, 15, bold=True, color=ACCENT)]
+    left += [text.paragraph(line, 8.5, color=SOFT) for line in address]
+    right = [text.paragraph(title, 20, bold=True, right=True)]
+    table = Table([[left, right]], colWidths=(WIDTH * 0.55, WIDTH * 0.45))
+    table.setStyle(TableStyle([("VALIGN", (0, 0), (-1, -1), "TOP"), *_flush()]))
+    return [table, Spacer(0, 4 * mm), HRFlowable(width=WIDTH, thickness=1.4, color=ACCENT), Spacer(0, 7 * mm)]
+
+
+def _parties(text: Text, invoice: Invoice, facts: Sequence[tuple[str, str]]) -> Flowable:
+    customer = [text.paragraph("Billed to", 8, color=SOFT)]
+    # Blank once the account's personal data has been purged.
+    customer.append(text.paragraph(invoice.customer_name or "Deleted customer", 11, bold=True))
+    if invoice.customer_email:
+        customer.append(text.paragraph(invoice.customer_email))
+    customer.append(text.paragraph(f"Account {invoice.account_id}", 8, color=SOFT))
+    rows = [[text.paragraph(label, 8.5, color=SOFT), text.paragraph(value, 9)] for label, value in facts]
+    table = Table(rows, colWidths=(24 * mm, WIDTH * 0.5 - 24 * mm))
+    table.setStyle(TableStyle([("VALIGN", (0, 0), (-1, -1), "TOP"), *_flush(bottom=2)]))
+    both = Table([[customer, table]], colWidths=(WIDTH * 0.5, WIDTH * 0.5))
+    style = [("VALIGN", (0, 0), (-1, -1), "TOP"), *_flush(), ("RIGHTPADDING", (0, 0), (0, 0), 8 * mm)]
+    both.setStyle(TableStyle(style))
+    return both
+
+
+def _lines(text: Text, invoice: Invoice) -> Flowable:
+    rows = [
+        [
+            text.paragraph(line.description),
+            text.paragraph(f"{line.quantity:,}", right=True),
+            text.paragraph(money(line.unit_price_micro), right=True),
+            text.paragraph(money(line.amount_micro), right=True),
+        ]
+        for line in invoice.lines
+    ]
+    widths = (WIDTH - 84 * mm, 22 * mm, 31 * mm, 31 * mm)
+    return _table(text, ("Description", "Quantity", "Unit price", "Amount"), rows, widths)
+
+
+def _table(text: Text, heads: Sequence[str], rows: list[list[Flowable]], widths: Sequence[float]) -> Flowable:
+    first = [text.paragraph(head, 8.5, bold=True, color=white, right=place > 0) for place, head in enumerate(heads)]
+    table = Table([first, *rows], colWidths=widths, repeatRows=1)
+    style = [
+        ("BACKGROUND", (0, 0), (-1, 0), ACCENT),
+        ("VALIGN", (0, 0), (-1, -1), "TOP"),
+        ("LINEBELOW", (0, 1), (-1, -1), 0.5, RULE),
+        ("TOPPADDING", (0, 0), (-1, -1), 5),
+        ("BOTTOMPADDING", (0, 0), (-1, -1), 6),
+    ]
+    table.setStyle(TableStyle(style))
+    return table
+
+
+def _totals(text: Text, invoice: Invoice) -> Flowable:
+    sums = [("Total", money(invoice.total_micro), False)]
+    if invoice.credited_micro:
+        sums.append(("Credited", money(-invoice.credited_micro), False))
+    if invoice.paid_micro:
+        sums.append(("Paid", money(-invoice.paid_micro), False))
+    sums.append(("Amount due (USD)", money(invoice.due_micro), True))
+    return _sums(text, sums)
+
+
+def _sums(text: Text, sums: Sequence[tuple[str, str, bool]]) -> Flowable:
+    rows = [
+        [text.paragraph(label, bold=strong), text.paragraph(value, bold=strong, right=True)]
+        for label, value, strong in sums
+    ]
+    table = Table(rows, colWidths=(45 * mm, 35 * mm), hAlign="RIGHT")
+    style: list[Any] = [("TOPPADDING", (0, 0), (-1, -1), 3), ("BOTTOMPADDING", (0, 0), (-1, -1), 4)]
+    for place, (_, _, strong) in enumerate(sums):
+        if strong:
+            style.append(("BACKGROUND", (0, place), (-1, place), SHADE))
+    table.setStyle(TableStyle(style))
+    return KeepTogether([table])
+
+
+def _remarks(text: Text, invoice: Invoice) -> Iterator[Flowable]:
+    yield text.paragraph(f"Status: {invoice.state.name.title()}", 10, bold=True, color=STATE_COLORS[invoice.state])
+    for remark in _sentences(invoice):
+        yield text.paragraph(remark, 8.5, color=SOFT)
+
+
+def _sentences(invoice: Invoice) -> Iterator[str]:
+    if invoice.kind is InvoiceKind.USAGE_STATEMENT:
+        yield "The fee of the period includes these sessions. Nothing has to be paid."
+        return
+    if invoice.state is InvoiceState.VOID:
+        yield f"Voided on {date(invoice.void_us)}: {invoice.void_reason}. Nothing has to be paid."
+    elif invoice.state is InvoiceState.OPEN:
+        yield f"Please pay {money(invoice.due_micro)} by {date(invoice.due_us)}, naming {invoice.number}."
+        if invoice.payment_url:
+            yield f"Pay online: {invoice.payment_url}"
+    elif invoice.payment_reference:
+        yield f"Paid on {date(invoice.pay_us)}, reference {invoice.payment_reference}."
+    yield "Fees are for one month in advance. All times are UTC."
+
+
+def _flush(bottom: float = 0) -> list[tuple[Any, ...]]:
+    """A table without padding."""
+    return [
+        ("LEFTPADDING", (0, 0), (-1, -1), 0),
+        ("RIGHTPADDING", (0, 0), (-1, -1), 0),
+        ("TOPPADDING", (0, 0), (-1, -1), 0),
+        ("BOTTOMPADDING", (0, 0), (-1, -1), bottom),
+    ]

@@ -1,0 +1,81 @@
+"""What the audit log says of things: plain fields, no secret, no name or address of a person."""
+
+from __future__ import annotations
+
+from services.billing.domain.audit import Facts
+from services.billing.domain.invoices import CreditNote, Invoice
+from services.billing.domain.model import Account, ApiKey, Subscription
+
+
+def facts_of_account(account: Account) -> Facts:
+    """An account's."""
+    return {
+        "state": account.state.name,
+        "plan_id": account.plan_id,
+        "subscription_id": account.subscription_id,
+        "suspend_reason": account.suspend_reason or None,
+        "suspend_until_us": account.suspend_until_us or None,
+        "delete_us": account.delete_us or None,
+        "purge_us": account.purge_us or None,
+    }
+
+
+def facts_of_subscription(subscription: Subscription) -> Facts:
+    """A subscription's. A renewal changes none of them."""
+    terms, contract = subscription.terms, subscription.contract
+    return {
+        "terms.plan_id": terms.plan_id,
+        "terms.plan_version": terms.plan_version,
+        "terms.contract_id": terms.contract_id or None,
+        "terms.price_micro": terms.price_micro,
+        "terms.session_limit": terms.session_limit,
+        "terms.managed_providers": list(terms.managed_providers),
+        "terms.max_concurrent_sessions": terms.max_concurrent_sessions,
+        "terms.max_output_tokens": terms.max_output_tokens,
+        "terms.max_tool_rounds": terms.max_tool_rounds,
+        "terms.support_level": terms.support_level.name,
+        "terms.features": list(terms.features),
+        "anchor_us": subscription.anchor_us,
+        "end_us": subscription.end_us or None,
+        "pending_change_id": subscription.pending_change_id or None,
+        "contract.contract_id": contract.contract_id if contract else None,
+        "contract.price_micro": contract.terms.price_micro if contract else None,
+        "contract.session_limit": contract.terms.session_limit if contract else None,
+        "contract.effective_us": contract.effective_us if contract else None,
+        "contract.end_us": (contract.end_us or None) if contract else None,
+        "contract.reference": (contract.reference or None) if contract else None,
+    }
+
+
+def facts_of_key(key: ApiKey) -> Facts:
+    """An API key's: never its digest."""
+    return {
+        "create_us": key.create_us,
+        "display_name": key.display_name or None,
+        "expire_us": key.expire_us or None,
+        "revoke_us": key.revoke_us or None,
+    }
+
+
+def facts_of_invoice(invoice: Invoice) -> Facts:
+    """An invoice's."""
+    return {
+        "number": invoice.number,
+        "kind": invoice.kind.name,
+        "state": invoice.state.name,
+        "total_micro": invoice.total_micro,
+        "credited_micro": invoice.credited_micro or None,
+        "paid_micro": invoice.paid_micro or None,
+        "payment_reference": invoice.payment_reference or None,
+        "void_reason": invoice.void_reason or None,
+    }
+
+
+def facts_of_credit_note(note: CreditNote) -> Facts:
+    """A credit note's."""
+    return {
+        "number": note.number,
+        "invoice_id": note.invoice_id,
+        "total_micro": note.total_micro,
+        "refund_micro": note.refund_micro or None,
+    }

@@ -1,0 +1,82 @@
+"""The part of the store's port that the ledger needs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import NamedTuple, Protocol
+
+from services.billing.domain.ledger import (
+    LedgerEntry,
+    LedgerKey,
+    LedgerUsage,
+    PartitionLease,
+    PeriodCounts,
+    PositionedEntry,
+)
+
+
+class LedgerInsert(NamedTuple):
+    """What became of a batch of entries."""
+
+    entries: Sequence[LedgerEntry]
+    """Those that were new, in their order."""
+    unknown_accounts: frozenset[str]
+    """Accounts that billing does not know; their entries were kept aside."""
+
+
+class Partitions(Protocol):
+    """How far quota's partitions have been read, and which replica reads them."""
+
+    async def balance(self, replica: str, now_us: int, lease_us: int) -> Sequence[PartitionLease]:
+        """Says that `replica` is alive for `lease_us` more, gives up and takes partitions; answers those it holds now.
+
+        Never waits for another transaction: what is locked changes hands at a later time.
+        """
+        ...
+
+    async def release(self, replica: str) -> None:
+        """Gives up all that `replica` holds: it ends, and others can go on at once."""
+
+    async def advance(self, leases: Sequence[PartitionLease], end_us: int) -> bool:
+        """Stores how far partitions have been read, and keeps them until `end_us`.
+
+        False where one of the fences is an old one: another replica has the partition. The transaction has to be
+        undone then. The rows stay locked to its end, so that who takes over finds all that was stored before.
+        """
+        ...
+
+    async def all(self) -> Sequence[PartitionLease]:
+        """How far every partition has been read, whoever holds it."""
+        ...
+
+    async def watermark_us(self, partition: int) -> int:
+        """Every event of the partition before this time has been read; 0 where nothing is known."""
+        ...
+
+
+class Ledger(Protocol):
+    """The append-only ledger."""
+
+    async def insert(self, entries: Sequence[PositionedEntry], now_us: int) -> LedgerInsert:
+        """Appends what is new of `entries`; a repeat changes nothing, whenever it comes."""
+        ...
+
+    async def take_strays(self, limit: int) -> Sequence[PositionedEntry]:
+        """Takes out, up to `limit`, what was kept aside of accounts that are known by now."""
+        ...
+
+    async def strays(self, account_id: str, after: LedgerKey | None, limit: int) -> Sequence[LedgerEntry]:
+        """What is kept aside of one account, or of all where it is empty, by key."""
+        ...
+
+    async def usage(self, account_id: str, day_start_us: int, period_start_us: int) -> LedgerUsage:
+        """An account's counts in the day and the period."""
+        ...
+
+    async def counts(self, account_id: str, period_start_us: int) -> PeriodCounts:
+        """Counted sessions of an account's period."""
+        ...
+
+    async def existing(self, keys: Collection[LedgerKey]) -> frozenset[LedgerKey]:
+        """Which of `keys` the ledger has."""
+        ...
