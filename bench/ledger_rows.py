@@ -20,6 +20,10 @@ NUMBERS = {
     "postgresql": "WITH numbers (n) AS (SELECT generate_series(CAST(:first AS bigint), :last - 1))",
 }
 AT_ONCE = 1_000_000
+TEXTS: dict[str, Any] = {
+    "labels": '{"app":"bench","team":"billing"}',
+    "detail": '{"candidates":[["openai","gpt-4o-mini",2]],"provider_latency_us":812345}',
+}
 
 
 async def prepare(address: str) -> None:
@@ -49,8 +53,8 @@ async def fill(address: str, account_id: str, rows: int) -> None:
         "reserve_us": f"{now_us} + n % 1000",
         "credential_mode": "1 + n % 2",
         "tokens_estimated": "false",
-        "labels": """'{"app":"bench","team":"billing"}'""",
-        "detail": """'{"candidates":[["openai","gpt-4o-mini",2]],"provider_latency_us":812345}'""",
+        "labels": ":labels",
+        "detail": ":detail",
     }
     statement = text(
         f"INSERT INTO ledger ({', '.join(values)}) {NUMBERS[engine.dialect.name]} "
@@ -58,7 +62,7 @@ async def fill(address: str, account_id: str, rows: int) -> None:
     )
     for first in range(0, rows, AT_ONCE):
         async with engine.begin() as connection:
-            span = {"first": first, "last": min(rows, first + AT_ONCE), "account": account_id}
+            span = TEXTS | {"first": first, "last": min(rows, first + AT_ONCE), "account": account_id}
             if engine.dialect.name == "postgresql":
                 await connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
             await connection.execute(statement, span)

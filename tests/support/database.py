@@ -52,13 +52,18 @@ def everything_in(address: str) -> bytes:
     return content
 
 
+def migrated(address: str) -> str:
+    """The address of a database, whose schema is the current one now."""
+    with connection_to(address) as connection:
+        migrate(connection, "the database of a test")
+    return address
+
+
 @pytest.fixture(scope="session")
 def billing_template(postgres: Databases) -> Iterator[str]:
     """The name of a database with the current schema, for others to be copies of."""
     with postgres.fresh() as address:
-        with connection_to(address) as connection:
-            migrate(connection, "the template")
-        yield postgres.name_of(address)
+        yield postgres.name_of(migrated(address))
 
 
 @pytest.fixture

@@ -164,27 +164,11 @@ async def test_the_ledger_is_what_quotas_events_say(database: Database, history:
     clock = ManualClock()
     quota, booked = Quota(clock), list[LedgerEntry]()
     known = False
-
-    async def read(replica: str, wrong: Faults) -> None:
-        now_us, lease_us = clock.now_us(), round(LEASE_S * 1e6)
-        if not await database.transact(lambda t: t.partitions.balance(replica, now_us, lease_us)):
-            return  # others have everything: it would wait for its turn
-        quota.faults = wrong
-        store = FaultyStore(database, wrong, booked)
-        context = Context(store, cast("Any", quota), cast("Any", None), cast("Any", None), clock, bytes)
-        reader = SessionEventReader(
-            context, cast("Any", Dispatcher()), Booking(context, [store.note]), replica, LEASE_S
-        )
-        try:
-            await reader.run_once()
-        except CrashError:
-            pass
-
     for number, (what, *details) in enumerate(history):
         if what == "resolve":
             quota.resolve(details[0], number, details[1])
         elif what == "read":
-            await read(*details)
+            await read(database, quota, booked, *details)
         elif what == "wait":
             clock.advance(details[0])
         elif what == "replace":
@@ -197,7 +181,7 @@ async def test_the_ledger_is_what_quotas_events_say(database: Database, history:
     # Whatever happened: once the silent ones' leases have ended, any replica brings it to its end.
     for _ in range(3):
         clock.advance(LEASE_S + 1)
-        await read("three", Faults())
+        await read(database, quota, booked, "three", Faults())
 
     everything = [entry for found in quota.events.values() for entry in found]
     mine = [entry for entry in everything if known or entry.account_id in KNOWN]
@@ -205,6 +189,22 @@ async def test_the_ledger_is_what_quotas_events_say(database: Database, history:
     assert await entries_of(database, LEDGER) == sorted(mine)
     assert await entries_of(database, STRAY_EVENTS) == sorted(strays)
     assert sorted(booked) == sorted(mine), "consequences are told of each entry once"
+
+
+async def read(database: Database, quota: Quota, booked: list[LedgerEntry], replica: str, wrong: Faults) -> None:
+    """A replica reads until everything is read, or until it dies."""
+    now_us, lease_us = quota.clock.now_us(), round(LEASE_S * 1e6)
+    if not await database.transact(lambda t: t.partitions.balance(replica, now_us, lease_us)):
+        return  # others have everything: it would wait for its turn
+    quota.faults = wrong
+    store = FaultyStore(database, wrong, booked)
+    context = Context(store, cast("Any", quota), cast("Any", None), cast("Any", None), quota.clock, bytes)
+    booking = Booking(context, [store.note])
+    reader = SessionEventReader(context, cast("Any", Dispatcher()), booking, replica, LEASE_S)
+    try:
+        await reader.run_once()
+    except CrashError:
+        pass
 
 
 async def entries_of(database: Database, table: Any) -> list[LedgerEntry]:
