@@ -16,7 +16,7 @@ from flowstack_protos.type.v1 import type_pb2
 
 from services.billing.config import BillingSettings
 from services.shared.secret import Secret
-from tests.support.billing import BillingUnderTest, Customer, billing, reason_of, settings_for
+from tests.support.billing import ADMIN, BillingUnderTest, Customer, billing, reason_of, settings_for
 from tests.support.clock import ManualClock
 from tests.support.database import read_rows
 from tests.support.quota import CREDENTIALS, INTERNAL_TOKEN, QuotaServer, new_session_id, quota_server, stub
@@ -133,3 +133,29 @@ async def test_the_ledger_equals_the_counters_over_restarts(
         assert usage.managed_sessions == counted[usage.account_id, MANAGED]
         assert usage.byok_sessions == counted[usage.account_id, BYOK]
     assert len(rows) == 27
+
+
+async def test_reconciliation_finds_nothing_while_sessions_come_and_go(
+    settings: BillingSettings, clock: ManualClock, router: Router
+) -> None:
+    async with billing(settings, clock) as service:
+        customers = [await service.new_customer("starter") for _ in range(3)]
+
+        async def run_sessions(customer: Customer) -> None:
+            for number in range(30):
+                mode = MANAGED if number % 3 else BYOK
+                await router.run(customer.account_id, "bedrock", mode, fail=number % 4 == 0)
+
+        load = asyncio.gather(*(run_sessions(customer) for customer in customers))
+        compared = 0
+        while not load.done():
+            found = await service.usage.ReconcileUsage(usage_pb.ReconcileUsageRequest(), metadata=ADMIN)
+            assert list(found.drifts) == []
+            assert found.accounts_compared == 3
+            compared += 1
+        await load
+        assert compared > 1
+        # As the ledger is complete up to now, the statement is about every session there was.
+        found = await service.usage.ReconcileUsage(usage_pb.ReconcileUsageRequest(), metadata=ADMIN)
+        assert list(found.drifts) == []
+        assert found.as_of_time.ToMicroseconds() > 0
