@@ -97,19 +97,13 @@ def _violations(prompt: Prompt, tool_call_id: re.Pattern[str]) -> Iterator[Field
     begun = False
     for index, message in enumerate(prompt.messages):
         path = f"messages[{index}]"
-        if message.role is Role.SYSTEM:
-            if begun:
-                yield FieldViolation(f"{path}.role", "this provider takes system messages only before all others")
-            continue
-        if not begun and message.role is not Role.USER:
-            yield FieldViolation(f"{path}.role", "with this provider a conversation begins with a user message")
-        begun = True
-        if not any(_pieces(message, "")):
-            yield FieldViolation(f"{path}.content", "has no text, and this provider takes no empty messages")
-        for position, part in enumerate(message.parts):
-            id_ = _id_of(part)
-            if id_ is not None and not tool_call_id.fullmatch(id_):
-                yield FieldViolation(f"{path}.content[{position}]", "this provider does not take such a tool call id")
+        if message.role is not Role.SYSTEM:
+            if not begun and message.role is not Role.USER:
+                yield FieldViolation(f"{path}.role", "with this provider a conversation begins with a user message")
+            begun = True
+            yield from _message(path, message, tool_call_id)
+        elif begun:
+            yield FieldViolation(f"{path}.role", "this provider takes system messages only before all others")
     if not begun:
         yield FieldViolation("messages", "this provider needs a message beside the system's")
     for index, sequence in enumerate(prompt.stop_sequences):
@@ -117,6 +111,15 @@ def _violations(prompt: Prompt, tool_call_id: re.Pattern[str]) -> Iterator[Field
             yield FieldViolation(f"stop_sequences[{index}]", "this provider takes none of white space only")
     if prompt.temperature is not None and prompt.temperature > 1:
         yield FieldViolation("temperature", "has to be at most 1 with this provider")
+
+
+def _message(path: str, message: Message, tool_call_id: re.Pattern[str]) -> Iterator[FieldViolation]:
+    if not any(_pieces(message, "")):
+        yield FieldViolation(f"{path}.content", "has no text, and this provider takes no empty messages")
+    for position, part in enumerate(message.parts):
+        id_ = _id_of(part)
+        if id_ is not None and not tool_call_id.fullmatch(id_):
+            yield FieldViolation(f"{path}.content[{position}]", "this provider does not take such a tool call id")
 
 
 def _id_of(part: Part) -> str | None:
