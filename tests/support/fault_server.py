@@ -49,9 +49,10 @@ class Exchange:
     async def head(self, status: int = 200, **headers: str) -> None:
         """The response's head, of a chunked body."""
         dialect = self.dialect
-        given = {"content_type": dialect.content_type, dialect.request_id_header: "req_fault", **headers}
+        given = {"content-type": dialect.content_type, dialect.request_id_header: "req_fault"}
+        given |= {name.replace("_", "-"): value for name, value in headers.items()}
         lines = [f"HTTP/1.1 {status} Status", "Transfer-Encoding: chunked", "Connection: close"]
-        lines += [f"{name.replace('_', '-')}: {value}" for name, value in given.items()]
+        lines += [f"{name}: {value}" for name, value in given.items()]
         await self.raw(("\r\n".join(lines) + "\r\n\r\n").encode())
 
     async def send(self, data: bytes) -> None:

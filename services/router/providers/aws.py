@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 from urllib.parse import quote
@@ -28,6 +29,10 @@ SIGNING_NAME: Final = "bedrock"
 REFRESH_AHEAD_SECONDS: Final = 16 * 60
 """Before their end: a minute earlier than boto3 would renew them within a call, and so hold the loop up."""
 CREDENTIALS_WAIT_SECONDS: Final = 10.0
+
+# Its debug log shows what is signed, session tokens included. Nothing may switch that on here.
+for _name in ("boto3", "botocore"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
 
 
 def endpoint_of(region: str) -> str:

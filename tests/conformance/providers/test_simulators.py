@@ -11,7 +11,7 @@ from services.router.domain.outcome import AttemptFailure, FinishReason
 from services.router.domain.request import Message, Role, ToolCallPart, ToolResultPart
 from services.router.providers.port import Provider
 from tests.conformance.providers.calls import asked, prompt, say
-from tests.support.dialects import DIALECTS, Dialect
+from tests.support.dialects import DIALECTS, Dialect, candidate
 
 FAITHFUL = [DIALECTS[name] for name in ("openai", "anthropic")]
 """Those whose simulator reports failures. MiniStack answers with a text of its own where its upstream fails."""
@@ -39,7 +39,7 @@ async def test_text_is_streamed(provider: Provider, dialect: Dialect) -> None:
     if dialect in FAITHFUL:
         assert len(said.events) > 5, "in pieces"
         assert (usage.input_tokens, usage.output_tokens) == (11, 9)
-        assert said.request_id.startswith("req")
+        assert dialect.name == "anthropic" or said.request_id.startswith("req"), "aimock's Anthropic gives no id"
 
 
 async def test_parallel_tool_calls_and_their_results(provider: Provider, dialect: Dialect) -> None:
@@ -62,7 +62,9 @@ async def test_parallel_tool_calls_and_their_results(provider: Provider, dialect
 
 @fails
 async def test_reasoning_comes_first(provider: Provider, dialect: Dialect) -> None:
-    said = await say(provider, prompt("think"), asked(dialect))
+    # aimock's OpenAI reasons only where the model is one that does.
+    model = {"openai": "o3"}.get(dialect.name, dialect.model)
+    said = await say(provider, prompt("think"), candidate(dialect.name, model))
 
     assert said.error is None
     assert (said.reasoning, said.text) == ("The sum of two and two.", "Four.")
