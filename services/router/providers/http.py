@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import http.cookiejar
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -43,11 +45,17 @@ def client(connect_s: float) -> httpx2.AsyncClient:
 def open_session() -> aiohttp.ClientSession:
     """Connections of aiohttp, without a limit on how many. To be made inside the event loop."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS, ssl=httpx2.create_ssl_context()),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS, ssl=_certificates()),
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
         timeout=aiohttp.ClientTimeout(total=None),
     )
+
+
+@functools.cache
+def _certificates() -> ssl.SSLContext:
+    """The authorities that are trusted; read once, because that takes 30 ms."""
+    return httpx2.create_ssl_context()
 
 
 class AiohttpTransport(httpx2.AsyncBaseTransport):
