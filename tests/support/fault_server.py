@@ -156,6 +156,11 @@ class FaultServer:
     def requests(self) -> list[Request]:
         return [exchange.request for exchange in self.exchanges]
 
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._tasks)
+
     async def arrived(self, count: int = 1) -> Exchange:
         """Waits for the n-th request."""
         async with self._arrived, asyncio.timeout(20):
