@@ -19,38 +19,19 @@ from services.router.domain.request import ToolResultPart
 from services.router.domain.tool_loop import Answer, ToolLoop
 from services.router.providers.port import Provider
 from tests.conformance.providers.calls import Said, asked, body, prompt, say
-from tests.support.dialects import DIALECTS, Dialect, frame
+from tests.support.dialects import Dialect
 from tests.support.fault_server import FaultServer
-
-FILES = sorted((Path(__file__).parent / "transcripts").glob("*.toml"))
-STEMS = [file.stem for file in FILES]
-WITH_HANDED_BACK = [file for file in FILES if "handed_back" in file.read_text()]
+from tests.support.transcripts import FILES, WITH_HANDED_BACK, dialect_of, raw
 
 
 @pytest.fixture
 def dialect(file: Path) -> Dialect:
-    return DIALECTS[file.stem.partition("_")[0]]
+    return dialect_of(file)
 
 
 @pytest.fixture
 def transcript(file: Path) -> dict[str, Any]:
     return tomllib.loads(file.read_text())
-
-
-def raw(dialect: Dialect, upstream: str) -> bytes:
-    if dialect.name != "bedrock":
-        return upstream.encode()
-    frames = []
-    for line in upstream.splitlines():
-        name, _, payload = line.partition(" ")
-        kind = "exception" if name.startswith("!") else "event"
-        headers = {
-            f":{kind}-type": name.removeprefix("!"),
-            ":content-type": "application/json",
-            ":message-type": kind,
-        }
-        frames.append(frame(headers, payload.encode()))
-    return b"".join(frames)
 
 
 def told(event: ProviderEvent) -> list[Any]:
@@ -84,7 +65,7 @@ def all_told(said: Said) -> list[list[Any]]:
 
 
 @pytest.mark.parametrize("writes", ["one write", "writes of 7 bytes"])
-@pytest.mark.parametrize("file", FILES, ids=STEMS)
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 async def test_a_transcript(
     provider: Provider, server: FaultServer, transcript: dict[str, Any], file: Path, writes: str
 ) -> None:
