@@ -8,10 +8,10 @@ from pathlib import Path
 
 import uvloop
 
-from bench import quota
+from bench import providers, quota
 from bench.report import Report
 
-PARTS: dict[str, Callable[[Report], Awaitable[None]]] = {"quota": quota.run}
+PARTS: dict[str, Callable[[Report], Awaitable[None]]] = {"providers": providers.run, "quota": quota.run}
 
 
 async def main(names: list[str], output: Path) -> bool:

@@ -12,6 +12,7 @@ from services.router.domain.request import (
     NativeContent,
     Part,
     Prompt,
+    Role,
     TextPart,
     Tool,
     ToolCallPart,
@@ -36,6 +37,13 @@ def check(prompt: Prompt) -> None:
     Raises:
         FlowStackError: INVALID_REQUEST, naming the field.
     """
+    for index, message in enumerate(prompt.messages):
+        if message.role is not Role.SYSTEM:
+            if message.role is not Role.USER:
+                raise invalid_request(
+                    f"messages[{index}].role", "with this provider a conversation begins with a user message"
+                )
+            break
     if prompt.tools and prompt.tool_choice.parallel is False:
         raise invalid_request("tool_choice.parallel_tool_calls", "cannot be switched off with this provider")
     if has_tool_parts(prompt):

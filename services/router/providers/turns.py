@@ -98,8 +98,6 @@ def _violations(prompt: Prompt, tool_call_id: re.Pattern[str]) -> Iterator[Field
     for index, message in enumerate(prompt.messages):
         path = f"messages[{index}]"
         if message.role is not Role.SYSTEM:
-            if not begun and message.role is not Role.USER:
-                yield FieldViolation(f"{path}.role", "with this provider a conversation begins with a user message")
             begun = True
             yield from _message(path, message, tool_call_id)
         elif begun:

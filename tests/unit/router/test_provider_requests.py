@@ -225,7 +225,7 @@ REFUSED = [
     (("bedrock",), "m", ask(**HIGH), "reasoning_effort"),
     (BOTH, "m", ask(*LATE_SYSTEM), "messages[1].role"),
     (BOTH, "m", ask(Message(Role.SYSTEM, (TextPart("x"),))), "messages"),
-    (BOTH, "m", ask(CALLS, RESULTS, tools=TOOLS), "messages[0].role"),
+    (("bedrock",), "m", ask(CALLS, RESULTS, tools=TOOLS), "messages[0].role"),
     (BOTH, "m", ask(Message(Role.USER, (TextPart(""),))), "messages[0].content"),
     (BOTH, "m", ask(temperature=1.5), "temperature"),
     (BOTH, "m", ask(stop_sequences=("END", " \n")), "stop_sequences[1]"),
