@@ -198,7 +198,14 @@ def openai_answer() -> list[bytes]:
 
 def anthropic_answer() -> list[bytes]:
     """An answer of CHUNKS deltas, as Anthropic sends it."""
-    message = {"id": "m", "type": "message", "role": "assistant", "content": [], "model": "c", "stop_reason": None}
+    message: dict[str, Any] = {
+        "id": "m",
+        "type": "message",
+        "role": "assistant",
+        "content": [],
+        "model": "c",
+        "stop_reason": None,
+    }
     usage = {"input_tokens": 1, "output_tokens": 1}
     delta = {"type": "text_delta", "text": TEXT}
     return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tomllib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,9 +14,9 @@ from flowstack_protos.router.v1 import router_service_pb2 as pb
 from flowstack_protos.type.v1 import type_pb2
 
 from services.shared.errors import Reason
-from tests.grpc.router.harness import RouterUnderTest, finished, read_into, request_to, text_of
+from tests.grpc.router.harness import RouterUnderTest, drained, finished, read_into, request_to, text_of
 from tests.support.dialects import BYOK, DIALECTS, MANAGED
-from tests.support.fault_server import Exchange, FaultServer, fault_server
+from tests.support.fault_server import Behaviour, Exchange, FaultServer, fault_server
 from tests.support.transcripts import WITH_HANDED_BACK, dialect_of, raw
 
 TOOLS = [pb.Tool(name="look", description="Looks."), pb.Tool(name="feel")]
@@ -181,3 +182,75 @@ async def test_an_image_goes_to_its_provider(router: RouterUnderTest) -> None:
     await router.events(request)
 
     assert b"iVBORw==" in router.upstream.requests[0].body
+
+
+async def talks_on(exchange: Exchange) -> None:
+    await exchange.begin()
+    await exchange.text("some")
+    await exchange.hold()
+
+
+async def begins_only(exchange: Exchange) -> None:
+    await exchange.begin()
+    await exchange.hold()
+
+
+@pytest.mark.parametrize(
+    ("does", "byok", "state"),
+    [
+        (talks_on, True, "COMMITTED"),
+        (talks_on, False, "COMMITTED"),
+        (begins_only, True, "RELEASED"),
+        (begins_only, False, "COMMITTED"),
+    ],
+    ids=["after output", "after output, managed", "before output", "before output, managed"],
+)
+async def test_a_client_that_goes_away(router: RouterUnderTest, does: Behaviour, byok: bool, state: str) -> None:
+    dialect = router.upstream.dialect
+    router.quota.managed_providers = [dialect.name]
+    router.upstream.script(does)
+    call = router.complete(request_to(dialect, byok=byok))
+    exchange = await router.upstream.arrived()
+    if does is talks_on:
+        async for event in call:
+            if event.text_delta:
+                break
+    call.cancel()
+
+    await router.quota.until_resolved()
+    await asyncio.wait_for(exchange.client_closed.wait(), 20)
+    assert router.quota.states() == [state]
+    assert router.quota.only.outcome.finish_reason == type_pb2.FINISH_REASON_CANCELLED
+
+
+@pytest.mark.parametrize(
+    ("status", "byok", "reason", "state"),
+    [
+        (400, True, Reason.PROVIDER_REJECTED_REQUEST, "COMMITTED"),
+        (400, False, Reason.PROVIDER_REJECTED_REQUEST, "COMMITTED"),
+        (403, True, Reason.PROVIDER_REJECTED_REQUEST, "COMMITTED"),
+        (403, False, Reason.PROVIDER_UNAVAILABLE, "RELEASED"),
+        (429, True, Reason.PROVIDER_RATE_LIMITED, "COMMITTED"),
+        (429, False, Reason.PROVIDER_RATE_LIMITED, "RELEASED"),
+        (503, True, Reason.PROVIDER_UNAVAILABLE, "RELEASED"),
+    ],
+)
+async def test_a_later_round_that_is_refused(
+    router: RouterUnderTest, status: int, byok: bool, reason: Reason, state: str
+) -> None:
+    dialect = router.upstream.dialect
+    router.quota.managed_providers = [dialect.name]
+
+    async def refuses(exchange: Exchange) -> None:
+        await exchange.refuse(status, "No.")
+
+    router.upstream.script(first_round, refuses)
+    call = router.chat()
+    await call.write(pb.ChatRequest(start=request_to(dialect, byok=byok, tools=TOOLS)))
+    await until_wanted(call)
+    await call.write(results(("call_a", "x"), ("call_b", "y")))
+    _, error = await drained(call)
+
+    assert error.reason is reason
+    assert error.metadata["session_state"] == state
+    assert router.quota.states() == [state]
