@@ -13,7 +13,6 @@ import boto3
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials, RefreshableCredentials
-from botocore.exceptions import BotoCoreError
 from botocore.loaders import create_loader
 from botocore.regions import EndpointResolver
 
@@ -145,8 +144,9 @@ class BotoCredentials:
     async def _ask(self) -> None:
         try:
             self._frozen = await asyncio.to_thread(self._blocking)
-        except (BotoCoreError, OSError, ValueError, RuntimeError) as error:
-            # Without its text, which may name files, accounts and addresses.
+        except Exception as error:
+            # Whatever it is: boto3's ways of finding credentials fail with errors of many kinds. It is told without
+            # its text, which may name files, accounts and addresses.
             self._log.error("aws_credentials", error_type=type(error).__name__)
         finally:
             self._renewal = None

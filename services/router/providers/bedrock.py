@@ -15,7 +15,7 @@ from services.router.domain.outcome import AttemptFailure
 from services.router.domain.request import BedrockCredentials, Candidate, Prompt
 from services.router.providers import bedrock_wire, http, traits, turns
 from services.router.providers.aws import ManagedCredentials, converse_url, endpoint_of, signed_headers
-from services.router.providers.bedrock_stream import BedrockWire, failure_of_exception, message_of
+from services.router.providers.bedrock_stream import BedrockWire, error_of, failure_of_exception
 from services.router.providers.port import DEFAULT_TIMEOUTS, ProviderError, Timeouts
 from services.router.providers.refusals import failure_of_status, refused, request_id_of
 from services.router.providers.stall import StallGuard
@@ -150,10 +150,11 @@ def _secrets(credentials: BedrockCredentials) -> Sequence[Secret]:
 def _refused(response: aiohttp.ClientResponse, body: bytes, secrets: Sequence[Secret]) -> ProviderError:
     """What an HTTP status other than 200 means. The exception's name says more than the status where it is known."""
     headers = response.headers
-    name = headers.get("x-amzn-ErrorType", "").partition(":")[0]
+    said = error_of(body)
+    name = headers.get("x-amzn-ErrorType") or said.type or ""
     failure = failure_of_exception(name) or failure_of_status(response.status)
     request_id = request_id_of(headers, REQUEST_ID_HEADER, secrets)
-    return refused(failure, message_of(body), _lower(headers), request_id, secrets)
+    return refused(failure, said.message or "", _lower(headers), request_id, secrets)
 
 
 def _lower(headers: Mapping[str, str]) -> dict[str, str]:

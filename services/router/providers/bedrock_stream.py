@@ -79,6 +79,8 @@ class ErrorBody(msgspec.Struct, gc=False):
     """The body of a refusal, and of an exception within a stream."""
 
     message: str | None = None
+    type: str | None = msgspec.field(default=None, name="__type")
+    """The exception, where no header names it."""
 
 
 decode_block: Final = msgspec.json.Decoder(BlockEvent).decode
@@ -122,8 +124,11 @@ _FAILURES: Final = {
 
 
 def failure_of_exception(name: str) -> AttemptFailure | None:
-    """The failure that an exception's name means; None where the name is not known."""
-    return _FAILURES.get(name.lower())
+    """The failure that an exception's name means; None where the name is not known.
+
+    AWS may put the exception's namespace and a `#` before the name, and a `:` and an address behind it.
+    """
+    return _FAILURES.get(name.rpartition("#")[2].partition(":")[0].lower())
 
 
 class BedrockWire:
@@ -232,13 +237,13 @@ class BedrockWire:
 def _exception(headers: dict[str, Any], payload: bytes) -> ProviderError:
     """What an exception within a stream means; its message is not filtered yet."""
     name = str(headers.get(":exception-type") or headers.get(":error-code") or "")
-    message = str(headers.get(":error-message") or "") or message_of(payload)
+    message = str(headers.get(":error-message") or "") or error_of(payload).message or ""
     return ProviderError(failure_of_exception(name) or AttemptFailure.PROVIDER_ERROR, message)
 
 
-def message_of(body: bytes) -> str:
-    """The message of an error's body, unfiltered; empty where there is none."""
+def error_of(body: bytes) -> ErrorBody:
+    """What an error's body says, unfiltered; nothing where it is in another form."""
     try:
-        return msgspec.json.decode(body, type=ErrorBody).message or ""
+        return msgspec.json.decode(body, type=ErrorBody)
     except (msgspec.DecodeError, ValueError, RecursionError):
-        return ""
+        return ErrorBody()

@@ -15,6 +15,7 @@ import msgspec
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.credentials import Credentials, RefreshableCredentials
+from botocore.exceptions import ClientError
 
 from services.router.domain.outcome import AttemptFailure
 from services.router.domain.request import (
@@ -247,13 +248,18 @@ async def test_expired_ones_are_waited_for() -> None:
     assert renewals.count == 1
 
 
-async def test_a_renewal_that_fails_is_tried_again() -> None:
+@pytest.mark.parametrize(
+    "error",
+    [OSError("no role"), ClientError({"Error": {"Code": "AccessDenied"}}, "AssumeRole"), KeyError("x")],
+    ids=repr,
+)
+async def test_a_renewal_that_fails_is_tried_again(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
     renewals = Renewals()
     broken = True
 
     def renew() -> dict[str, str]:
         if broken:
-            raise OSError("no role")
+            raise error
         renewals.count += 1
         return renewals.of(3600)
 
@@ -265,4 +271,5 @@ async def test_a_renewal_that_fails_is_tried_again() -> None:
         await source.get()
     broken = False
 
+    assert "AssumeRole" not in "".join(capsys.readouterr())
     assert (await source.get()).access_key_id.reveal() == "ASIA1"
