@@ -381,30 +381,6 @@ async def test_comments_are_no_events(server: FaultServer) -> None:
     assert failed(said) is AttemptFailure.STALLED
 
 
-async def test_events_that_say_nothing_are_signs_of_life(server: FaultServer) -> None:
-    """Such as the pings that Anthropic sends while a model thinks; the session's time limit ends what never ends."""
-    dialect = server.dialect
-    *_, sign = [piece for piece in dialect.nothing() if not piece.startswith((b":", b"id:"))]
-    loop = asyncio.get_running_loop()
-
-    async def behave(exchange: Exchange) -> None:
-        await exchange.begin()
-        began_s = loop.time()
-        while loop.time() - began_s < 0.6:
-            await exchange.send(sign)
-            await asyncio.sleep(0.01)
-        await exchange.text("a")
-        await exchange.finish()
-
-    provider = dialect.provider(server.root, stall_s=0.3)
-    server.script(behave)
-    said = await say(provider, prompt("x"), asked(dialect))
-    await provider.aclose()
-
-    assert said.error is None
-    assert said.text == "a"
-
-
 @pytest.mark.parametrize("dialect", [DIALECTS["bedrock"]], ids=["bedrock"])
 async def test_a_frame_that_never_becomes_whole_is_no_event(server: FaultServer) -> None:
     async def behave(exchange: Exchange) -> None:
