@@ -8,10 +8,14 @@ from pathlib import Path
 
 import uvloop
 
-from bench import billing, quota
+from bench import billing, providers, quota
 from bench.report import Report
 
-PARTS: dict[str, Callable[[Report], Awaitable[None]]] = {"quota": quota.run, "billing": billing.run}
+PARTS: dict[str, Callable[[Report], Awaitable[None]]] = {
+    "quota": quota.run,
+    "providers": providers.run,
+    "billing": billing.run,
+}
 
 
 async def main(names: list[str], output: Path, *, long: bool) -> bool:

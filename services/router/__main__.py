@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from dataclasses import replace
 
 from flowstack_protos.router.v1 import router_service_pb2, router_service_pb2_grpc
 
 from services.router import catalog
 from services.router.adapters.billing_client import ApiKeys, BillingClient
 from services.router.adapters.quota_client import QuotaClient
-from services.router.catalog import Catalog, ProviderEntry
-from services.router.config import RouterSettings, operator_secret
-from services.router.domain.request import OpenAiCredentials
+from services.router.catalog import Catalog
+from services.router.config import RouterSettings
+from services.router.factory import make_provider, operators_credentials, with_settings
 from services.router.lineup import Lineup
-from services.router.providers.echo import EchoProvider
-from services.router.providers.openai import DEFAULT_BASE_URL, OpenAiProvider, OpenAiSettings
-from services.router.providers.port import Provider
 from services.router.resolver import Resolver
 from services.router.service import RouterService
 from services.router.servicer import POLICIES, RouterServicer
@@ -82,47 +78,18 @@ def build_lineup(entries: Catalog, settings: RouterSettings) -> Lineup:
         StartupError: a key is not valid, or its file cannot be read.
     """
     offered = {
-        name: _entry(entry, settings)
+        name: with_settings(entry, settings)
         for name, entry in entries.providers.items()
         if entry.kind != "echo" or settings.echo_enabled
     }
-    credentials = {name: _operators(entry) for name, entry in offered.items()}
+    credentials = {name: operators_credentials(entry) for name, entry in offered.items()}
     managed = {
         name
         for name, entry in offered.items()
         if entry.kind != "echo" and (credentials[name] is not None or entry.managed_without_key)
     }
-    providers = {name: _provider(entry, credentials[name]) for name, entry in offered.items()}
+    providers = {name: make_provider(entry, credentials[name]) for name, entry in offered.items()}
     return Lineup(Catalog(offered), providers, frozenset(managed))
-
-
-def _entry(entry: ProviderEntry, settings: RouterSettings) -> ProviderEntry:
-    """What the catalogue says, with the settings that take its place."""
-    if entry.name == "openai" and settings.openai_base_url:
-        # Which models there are is that server's affair.
-        return replace(entry, base_url=settings.openai_base_url, any_model=True)
-    return entry
-
-
-def _operators(entry: ProviderEntry) -> OpenAiCredentials | None:
-    """The operator's own credentials; None where there are none."""
-    if entry.kind == "echo" or not entry.managed_api_key_env:
-        return None
-    key = operator_secret(entry.managed_api_key_env)
-    return OpenAiCredentials(key) if key else None
-
-
-def _provider(entry: ProviderEntry, managed: OpenAiCredentials | None) -> Provider:
-    if entry.kind == "echo":
-        return EchoProvider()
-    return OpenAiProvider(
-        OpenAiSettings(
-            base_url=entry.base_url or DEFAULT_BASE_URL,
-            managed=managed,
-            max_tokens_field=entry.max_tokens_field,
-            include_usage=entry.include_usage,
-        )
-    )
 
 
 if __name__ == "__main__":

@@ -12,20 +12,25 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from services.router.domain.request import Choice
+from services.router.providers.traits import Reasoning
 from services.shared.errors import FlowStackError, Reason
 from services.shared.settings import StartupError
 
-KINDS: Final = ("echo", "openai")
+KINDS: Final = ("echo", "openai", "anthropic", "bedrock")
 """The protocols that are built in."""
 
 MODEL_BYTES_MAX: Final = 256
 """What a request's `model` can hold."""
 
 MODALITIES: Final = ("text", "image")
+REASONING: Final = tuple(way.value for way in Reasoning)
 MICROS: Final = 1_000_000
+AWS_SOURCES: Final = ("environment", "boto3")
+"""The settings AWS_ACCESS_KEY_ID and its like alone, or wherever boto3 finds credentials: profiles, roles."""
 
 _PROVIDER_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 """What a request's `provider` can hold."""
+_REGION: Final = re.compile(r"[a-z]{2,}(-[a-z]+)+-[0-9]+")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -41,6 +46,10 @@ class Model:
     output_modalities: tuple[str, ...] = ("text",)
     input_price_micros: int | None = None
     output_price_micros: int | None = None
+    reasoning: str | None = None
+    """How it is told how much to reason: one of the values of Reasoning."""
+    sampling: bool = True
+    """Whether it takes temperature and top_p."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +65,10 @@ class ProviderEntry:
     """The variable that holds the operator's own key; empty where there is none."""
     managed_without_key: bool = False
     """The server asks for no key, so that the operator can offer it without one."""
+    regions: tuple[str, ...] = ()
+    """For Bedrock: the AWS regions that are offered; the first is the default."""
+    managed_aws_credentials: str = ""
+    """For Bedrock: where the operator's own credentials come from, one of AWS_SOURCES; empty where there are none."""
     any_model: bool = False
     """Takes model names that are not listed, as a server for the caller's own keys may."""
     max_tokens_field: str = "max_completion_tokens"
@@ -161,10 +174,10 @@ def _provider(name: str, raw: object, path: str) -> ProviderEntry:
             f"{path}: a provider's name is 1 to 64 of a-z, 0-9, _ and -, and begins with a letter or digit"
         )
     table = _table(raw, path)
-    _only(table, {"kind", "models", *_PROVIDER_TYPES}, path)
     kind = table.get("kind")
     if kind not in KINDS:
         raise ValueError(f"{path}.kind has to be one of {', '.join(KINDS)}")
+    _only(table, {"kind", "models", *_KEYS_OF_KIND[kind]}, path)
     models = {
         model: _model(model, entry, f"{path}.models.{model}")
         for model, entry in _table(table.get("models", {}), f"{path}.models").items()
@@ -172,6 +185,12 @@ def _provider(name: str, raw: object, path: str) -> ProviderEntry:
     known: dict[str, Any] = {
         key: _typed(table[key], type_, f"{path}.{key}") for key, type_ in _PROVIDER_TYPES.items() if key in table
     }
+    if kind == "bedrock":
+        known["regions"] = _words(table.get("regions"), f"{path}.regions", None)
+        if not known["regions"] or not all(map(_REGION.fullmatch, known["regions"])):
+            raise ValueError(f"{path}.regions has to be a list of AWS regions, at least one")
+        if known.get("managed_aws_credentials", "") not in ("", *AWS_SOURCES):
+            raise ValueError(f"{path}.managed_aws_credentials has to be one of {', '.join(AWS_SOURCES)}")
     if known.get("base_url") and (fault := base_url_fault(known["base_url"])):
         raise ValueError(f"{path}.base_url {fault}")
     if known.get("managed_api_key_env") and not _VARIABLE.fullmatch(known["managed_api_key_env"]):
@@ -189,6 +208,8 @@ def _model(name: str, raw: object, path: str) -> Model:
     for key in ("aliases", *_MODALITY_KEYS):
         if key in table:
             values[key] = _words(table[key], f"{path}.{key}", None if key == "aliases" else MODALITIES)
+    if values.get("reasoning") not in (None, *REASONING):
+        raise ValueError(f"{path}.reasoning has to be one of {', '.join(REASONING)}")
     for alias in values.get("aliases", ()):
         _check_model_name(alias, f"{path}.aliases")
     for key, target in _PRICE_KEYS.items():
@@ -205,12 +226,32 @@ def _check_model_name(name: str, path: str) -> None:
 _PROVIDER_TYPES: Final[dict[str, type]] = {
     "base_url": str,
     "managed_api_key_env": str,
+    "managed_aws_credentials": str,
     "managed_without_key": bool,
     "any_model": bool,
     "max_tokens_field": str,
     "include_usage": bool,
 }
-_MODEL_TYPES: Final[dict[str, type]] = {"context_tokens": int, "max_output_tokens": int}
+_KEYS_OF_KIND: Final = {
+    "echo": (),
+    "openai": (
+        "base_url",
+        "managed_api_key_env",
+        "managed_without_key",
+        "any_model",
+        "max_tokens_field",
+        "include_usage",
+    ),
+    "anthropic": ("base_url", "managed_api_key_env", "managed_without_key", "any_model"),
+    "bedrock": ("base_url", "managed_aws_credentials", "regions", "any_model"),
+}
+"""What can be said of a provider, by the protocol that it speaks."""
+_MODEL_TYPES: Final[dict[str, type]] = {
+    "context_tokens": int,
+    "max_output_tokens": int,
+    "reasoning": str,
+    "sampling": bool,
+}
 _MODALITY_KEYS: Final = ("input_modalities", "output_modalities")
 _PRICE_KEYS: Final = {
     "input_price_usd_per_million_tokens": "input_price_micros",

@@ -19,11 +19,13 @@ class RouterSettings(CommonSettings):
 
     providers_file: Path = Path("deploy/providers.toml")
     openai_base_url: str | None = None
+    anthropic_base_url: str | None = None
+    bedrock_endpoint_url: str | None = None
     session_time_limit_seconds: float = Field(300, gt=0, le=3300)
     lease_seconds: float = Field(330, gt=0, le=3600)
     echo: bool | None = None
 
-    @field_validator("openai_base_url")
+    @field_validator("openai_base_url", "anthropic_base_url", "bedrock_endpoint_url")
     @classmethod
     def _is_address(cls, url: str | None) -> str | None:
         if url and (fault := base_url_fault(url)):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from services.router.domain.outcome import AttemptFailure, FinishReason, Outcome, SessionState, Usage
 from services.router.domain.quota import Quota
+from services.router.domain.request import NativeContent
 
 
 @dataclass(slots=True)
@@ -42,6 +43,8 @@ class Finish:
     reason: FinishReason
     provider_reason: str
     usage: Usage
+    native: NativeContent | None = None
+    """What the provider wants back with the results of the tools that it called; None where the calls are enough."""
 
 
 Output = TextDelta | ReasoningDelta | ToolCall

@@ -55,11 +55,26 @@ Part = TextPart | ImagePart | ToolCallPart | ToolResultPart
 
 
 @dataclass(frozen=True, slots=True)
+class NativeContent:
+    """What the model said in one round of a tool loop, word for word in a provider's own format.
+
+    Kept where the answer holds what no Part can: reasoning that its provider has signed and wants back unchanged.
+    """
+
+    format: str
+    """Which provider's format: only that one can read it."""
+    content_json: bytes = field(repr=False)
+    """The content blocks: a JSON array."""
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """One message of the conversation."""
 
     role: Role
     parts: tuple[Part, ...]
+    native: NativeContent | None = None
+    """The same as `parts` and more, for the provider that said it. Never set by a caller."""
 
 
 @dataclass(frozen=True, slots=True)

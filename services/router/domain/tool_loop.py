@@ -98,6 +98,10 @@ class ToolLoop:
             choice = replace(choice, mode=ToolChoiceMode.AUTO, tool_name="")
         return replace(
             prompt,
-            messages=(*prompt.messages, Message(Role.ASSISTANT, tuple(said)), Message(Role.TOOL, results)),
+            messages=(
+                *prompt.messages,
+                Message(Role.ASSISTANT, tuple(said), answer.finish.native),
+                Message(Role.TOOL, results),
+            ),
             tool_choice=choice,
         )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import http.cookiejar
-from collections.abc import AsyncIterator, Iterator
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -11,9 +13,15 @@ import aiohttp
 import httpx2
 
 KEEPALIVE_SECONDS: Final = 30.0
+READ_BYTES: Final = 16 * 1024
+"""How much of a body is read ahead (aiohttp keeps twice that), and so the most that is parsed in one turn of the event
+loop: with aiohttp's own 64 KiB two hundred providers at full speed kept new calls waiting for half a minute."""
 BODY: Final = "flowstack.body"
 """The response extension that holds its Body: reading there spares httpx2's two generators at every chunk, and leaves
 none behind to be closed by the garbage collector when a call is given up."""
+
+ERROR_BYTES_MAX: Final = 1024 * 1024
+"""How much of a refusal is read. What is longer says nothing more, and would fill the memory."""
 
 NETWORK_ERRORS: Final = (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL, aiohttp.ClientError, OSError)
 """What a call can fail with below the SDK. SDKs let some of these through as they are."""
@@ -37,18 +45,28 @@ def client(connect_s: float) -> httpx2.AsyncClient:
     )
 
 
+def open_session() -> aiohttp.ClientSession:
+    """Connections of aiohttp, without a limit on how many. To be made inside the event loop."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS, ssl=_certificates()),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+        timeout=aiohttp.ClientTimeout(total=None),
+        read_bufsize=READ_BYTES,
+    )
+
+
+@functools.cache
+def _certificates() -> ssl.SSLContext:
+    """The authorities that are trusted; read once, because that takes 30 ms."""
+    return httpx2.create_ssl_context()
+
+
 class AiohttpTransport(httpx2.AsyncBaseTransport):
-    """Sends httpx2's requests through one aiohttp session, without a limit on connections."""
+    """Sends httpx2's requests through one aiohttp session."""
 
     def __init__(self) -> None:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=0, keepalive_timeout=KEEPALIVE_SECONDS, ssl=httpx2.create_ssl_context()
-            ),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-            timeout=aiohttp.ClientTimeout(total=None),
-        )
+        self._session = open_session()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Sends `request` and answers as soon as the response's head is there."""
@@ -64,33 +82,42 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
             )
         # aiohttp has undone the encoding already.
         headers = [(name, value) for name, value in response.raw_headers if name.lower() != b"content-encoding"]
-        body = Body(response, request)
-        return httpx2.Response(response.status, headers=headers, stream=body, request=request, extensions={BODY: body})
+        body = Body(response)
+        stream = _SdkBody(body, request)
+        return httpx2.Response(
+            response.status, headers=headers, stream=stream, request=request, extensions={BODY: body}
+        )
 
     async def aclose(self) -> None:
         """Closes every connection."""
         await self._session.close()
 
 
-class Body(httpx2.AsyncByteStream):
+class Body:
     """A response's body. Closing it before its end closes the connection."""
 
-    def __init__(self, response: aiohttp.ClientResponse, request: httpx2.Request) -> None:
-        self._response = response
-        self._request = request
+    __slots__ = ("_readany", "_response")
 
-    async def read(self) -> bytes:
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self._readany = response.content.readany
+
+    def read(self) -> Awaitable[bytes]:
         """What has arrived; empty at the end.
 
         Raises:
-            httpx2.TransportError: the connection broke.
+            aiohttp.ClientError, OSError: the connection broke.
         """
-        with _as_httpx2_errors(self._request):
-            return await self._response.content.readany()
+        return self._readany()
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while chunk := await self.read():
-            yield chunk
+    async def read_error(self) -> bytes:
+        """The body of a refusal, up to ERROR_BYTES_MAX of it."""
+        pieces: list[bytes] = []
+        size = 0
+        while size < ERROR_BYTES_MAX and (piece := await self.read()):
+            pieces.append(piece)
+            size += len(piece)
+        return b"".join(pieces)
 
     async def aclose(self) -> None:
         """Lets the connection be used again where the body was read to its end, else closes it."""
@@ -98,6 +125,21 @@ class Body(httpx2.AsyncByteStream):
             self._response.release()
         else:
             self._response.close()
+
+
+class _SdkBody(httpx2.AsyncByteStream):
+    """A body as the SDKs read it, which they do for refusals only."""
+
+    def __init__(self, body: Body, request: httpx2.Request) -> None:
+        self._body = body
+        self._request = request
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        with _as_httpx2_errors(self._request):
+            yield await self._body.read_error()
+
+    async def aclose(self) -> None:
+        await self._body.aclose()
 
 
 @contextmanager

@@ -1,17 +1,13 @@
-"""The chat completions format of OpenAI (platform.openai.com/docs/api-reference/chat): requests out, chunks in.
-
-Only the fields that are used are decoded.
-"""
+"""Requests in the chat completions format of OpenAI (platform.openai.com/docs/api-reference/chat)."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
-from services.router.domain.outcome import AttemptFailure, FinishReason, Usage
 from services.router.domain.request import (
     ImagePart,
     Message,
@@ -26,120 +22,9 @@ from services.router.domain.request import (
 )
 
 
-class FunctionDelta(msgspec.Struct, gc=False):
-    """A piece of a function call."""
-
-    name: str | None = None
-    arguments: str | None = None
-
-
-class ToolCallDelta(msgspec.Struct, gc=False):
-    """A piece of a tool call."""
-
-    index: int | None = None
-    id: str | None = None
-    function: FunctionDelta | None = None
-
-
-class Delta(msgspec.Struct, gc=False):
-    """What a chunk adds. Compatible servers name reasoning in one of two ways."""
-
-    content: str | None = None
-    refusal: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    tool_calls: list[ToolCallDelta] | None = None
-
-
-class ChunkChoice(msgspec.Struct, gc=False):
-    """One answer in a chunk; only the first is asked for."""
-
-    index: int = 0
-    delta: Delta | None = None
-    finish_reason: str | None = None
-
-
-class PromptDetails(msgspec.Struct, gc=False):
-    """Of the prompt's tokens."""
-
-    cached_tokens: int | None = None
-
-
-class CompletionDetails(msgspec.Struct, gc=False):
-    """Of the completion's tokens."""
-
-    reasoning_tokens: int | None = None
-
-
-class WireUsage(msgspec.Struct, gc=False):
-    """Token counts."""
-
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    prompt_tokens_details: PromptDetails | None = None
-    completion_tokens_details: CompletionDetails | None = None
-
-
-class Chunk(msgspec.Struct, gc=False):
-    """One event of the stream."""
-
-    choices: list[ChunkChoice] | None = None
-    usage: WireUsage | None = None
-    error: Any = None
-
-
-decode_chunk: Final = msgspec.json.Decoder(Chunk).decode
-
-FINISH_REASONS: Final = {
-    "stop": FinishReason.STOP,
-    "length": FinishReason.MAX_OUTPUT_TOKENS,
-    "tool_calls": FinishReason.TOOL_CALLS,
-    "function_call": FinishReason.TOOL_CALLS,
-    "content_filter": FinishReason.CONTENT_FILTER,
-}
-"""A word that is not in here is a natural end: the provider's own stands beside it."""
-
-_RATE_LIMIT_CODES: Final = frozenset({"rate_limit_exceeded", "rate_limit_error", "insufficient_quota", "429"})
-_CREDENTIAL_CODES: Final = frozenset({"invalid_api_key", "authentication_error", "permission_error", "401", "403"})
-_REQUEST_CODES: Final = frozenset(
-    {"invalid_request_error", "context_length_exceeded", "content_policy_violation", "400", "404", "413", "422"}
-)
-
-
-def usage_of(wire: WireUsage | None) -> Usage:
-    """The token counts; None where the server did not say."""
-    if wire is None:
-        return Usage()
-    prompt, completion = wire.prompt_tokens_details, wire.completion_tokens_details
-    return Usage(
-        input_tokens=_count(wire.prompt_tokens),
-        output_tokens=_count(wire.completion_tokens),
-        cached_input_tokens=_count(prompt.cached_tokens) if prompt else None,
-        reasoning_tokens=_count(completion.reasoning_tokens) if completion else None,
-    )
-
-
-def _count(tokens: int | None) -> int | None:
-    return tokens if tokens is not None and 0 <= tokens < 2**31 else None
-
-
-def error_of(error: object) -> tuple[AttemptFailure, str]:
-    """The failure that an error object means, and its message, unfiltered."""
-    if not isinstance(error, dict):
-        return AttemptFailure.PROVIDER_ERROR, error if isinstance(error, str) else ""
-    words = {str(error.get("code")), str(error.get("type"))}
-    message = error.get("message")
-    text = message if isinstance(message, str) else ""
-    if words & _RATE_LIMIT_CODES:
-        return AttemptFailure.RATE_LIMITED, text
-    if words & _CREDENTIAL_CODES:
-        return AttemptFailure.CREDENTIALS_REFUSED, text
-    if words & _REQUEST_CODES:
-        return AttemptFailure.REQUEST_REJECTED, text
-    return AttemptFailure.PROVIDER_ERROR, text
-
-
-def encode_request(model: str, prompt: Prompt, *, max_tokens_field: str, include_usage: bool) -> bytes:
+def encode_request(
+    model: str, prompt: Prompt, *, output_limit: int | None, max_tokens_field: str, include_usage: bool
+) -> bytes:
     """The body of a streamed chat completion."""
     body: dict[str, Any] = {
         "model": model,
@@ -160,7 +45,7 @@ def encode_request(model: str, prompt: Prompt, *, max_tokens_field: str, include
     if prompt.reasoning_effort is not None:
         body["reasoning_effort"] = prompt.reasoning_effort.value
     optional = {
-        max_tokens_field: prompt.max_output_tokens,
+        max_tokens_field: output_limit,
         "temperature": prompt.temperature,
         "top_p": prompt.top_p,
         "stop": list(prompt.stop_sequences) or None,

@@ -27,6 +27,10 @@ class ProviderError(Exception):
         """The provider's id of the call, where it gave one."""
 
 
+class FormatError(ValueError):
+    """The provider sent what its published format does not allow. The text is for the client."""
+
+
 class ProviderStream(Protocol):
     """One running call."""
 

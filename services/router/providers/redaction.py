@@ -16,12 +16,16 @@ ADDRESS: Final = "<address>"
 _KEYS: Final = r"""
     (?<![a-z0-9])(?:sk|pk|rk|fs|gsk|xai|hf|ghp)[-_][\w\-*.]{6,}   # the prefixes that providers give their keys
     | \b(?:key|api)[-_][\w\-*.]{6,}
-    | (?<![a-z0-9])(?:AKIA|ASIA)[A-Z0-9]{12,}                    # AWS access key ids
+    | (?<![a-z0-9])(?:A3T|AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{12,}      # AWS access key ids
+    | (?<![a-z0-9])(?:IQoJ|FwoG|FQoG)[\w/+=.-]{12,}               # AWS session tokens, which are base64
+    | (?<![a-z0-9])ABSK[\w/+=-]{12,}                             # Bedrock's API keys
     | \bBearer\s+[^\s,;"']+                                     # a header quoted back
     | \beyJ[\w\-]+\.[\w\-]+\.[\w\-]*                            # a JWT
 """
 _ACCOUNTS: Final = r"""
-    | (?<![a-z0-9])(?:org-|proj_)[\w\-*]{4,}                     # whose key it is
+    | (?<![a-z0-9])(?:org-|proj_|wrkspc_)[\w\-*]{4,}             # whose key it is
+    | (?<![a-z0-9])(?:AROA|AIDA|AIPA|ANPA|AGPA)[A-Z0-9]{12,}     # roles and users of AWS
+    | \barn:aws[\w-]*:[\w-]*:[\w-]*:[0-9]{12}:[^\s"',;)]+        # what is an AWS account's own
 """
 _LONG: Final = r"""
     | (?<![\w/+=-])[\w/+=-]{32,}(?![\w/+=-])                    # any long run that could be a key or a digest

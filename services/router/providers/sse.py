@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from services.router.providers.port import FormatError
+
 EVENT_BYTES_MAX: Final = 16 * 1024 * 1024
 """The largest event that is taken. A bound on memory: a real delta is a thousandth of it."""
 
@@ -17,8 +19,11 @@ class SseEvent(NamedTuple):
     data: bytes
 
 
-class SseOverflowError(Exception):
+class SseOverflowError(FormatError):
     """An event is larger than EVENT_BYTES_MAX."""
+
+    def __init__(self) -> None:
+        super().__init__("The provider sent an event over the limit.")
 
 
 class SseParser:

@@ -5,21 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from services.router.domain.events import Finish, ProviderEvent, ReasoningDelta, TextDelta, ToolCall
-from services.router.domain.request import (
-    Candidate,
-    CredentialMode,
-    Message,
-    OpenAiCredentials,
-    Prompt,
-    Role,
-    TextPart,
-    Tool,
-)
+from services.router.domain.request import Candidate, Message, Prompt, Role, TextPart, Tool
 from services.router.providers.port import Provider, ProviderError
-from services.shared.secret import Secret
-
-KEY = "sk-test-0123456789abcdefghijklmnopqrstuv"
-CANDIDATE = Candidate("openai", "gpt-4o", CredentialMode.BYOK, OpenAiCredentials(Secret(KEY)))
+from tests.support.dialects import Dialect, candidate
+from tests.support.fault_server import Behaviour, Exchange
 
 
 @dataclass
@@ -49,7 +38,12 @@ class Said:
         return finish
 
 
-async def say(provider: Provider, prompt: Prompt, candidate: Candidate = CANDIDATE) -> Said:
+def asked(dialect: Dialect) -> Candidate:
+    """A provider's model on the caller's own credentials."""
+    return candidate(dialect.name, dialect.model)
+
+
+async def say(provider: Provider, prompt: Prompt, candidate: Candidate) -> Said:
     """Calls `provider` and reads to the end."""
     said = Said()
     try:
@@ -67,3 +61,15 @@ async def say(provider: Provider, prompt: Prompt, candidate: Candidate = CANDIDA
 def prompt(text: str, *tools: str) -> Prompt:
     messages = (Message(Role.USER, (TextPart(text),)),)
     return Prompt(messages=messages, tools=tuple(Tool(name) for name in tools))
+
+
+def body(*pieces: bytes) -> Behaviour:
+    """Sends `pieces`, each in a write of its own, and ends the body properly."""
+
+    async def behave(exchange: Exchange) -> None:
+        await exchange.head()
+        for piece in pieces:
+            await exchange.send(piece)
+        await exchange.end()
+
+    return behave

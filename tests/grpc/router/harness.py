@@ -20,7 +20,7 @@ from services.router.limits import SessionLimits
 from services.router.lineup import Lineup
 from services.router.providers.echo import EchoProvider
 from services.router.providers.openai import OpenAiProvider, OpenAiSettings
-from services.router.providers.port import Timeouts
+from services.router.providers.port import Provider, Timeouts
 from services.router.resolver import Resolver
 from services.router.service import RouterService
 from services.router.servicer import POLICIES, RouterServicer
@@ -31,12 +31,13 @@ from services.shared.secret import Secret
 from services.shared.server import Port, Registration, ServiceHost
 from services.shared.settings import CommonSettings, load
 from services.shared.status import error_from_rpc
+from tests.support.dialects import BYOK, MANAGED, REGION, Dialect, byok_of
 from tests.support.fake_quota import FakeQuota, channel_to
 from tests.support.fault_server import FaultServer
 
 API_KEY = "fs_test_0123456789abcdef"
-BYOK_KEY = "sk-planted-byok-0123456789abcdefghijklmnop"
-MANAGED_KEY = "sk-planted-managed-0123456789abcdefghijkl"
+BYOK_KEY = BYOK["openai"][0]
+MANAGED_KEY = MANAGED["openai"][0]
 METADATA = (("authorization", f"Bearer {API_KEY}"),)
 ACCOUNT = "acct_1"
 
@@ -141,11 +142,14 @@ async def running_router(
     sleeps = Sleeps()
     timeouts = Timeouts(connect_s=5, stall_s=stall_s)
     managed = OpenAiCredentials(Secret(MANAGED_KEY))
-    providers = {
+    providers: dict[str, Provider] = {
         "echo": EchoProvider(sleeps),
         "openai": OpenAiProvider(OpenAiSettings(base_url=upstream.url, managed=managed, timeouts=timeouts)),
-        "backup": OpenAiProvider(OpenAiSettings(base_url=upstream.url, managed=managed, timeouts=timeouts)),
     }
+    dialect = upstream.dialect
+    providers["backup"] = dialect.provider(upstream.root, stall_s=stall_s)
+    if dialect.name != "openai":
+        providers[dialect.name] = dialect.provider(upstream.root, stall_s=stall_s)
     # One for which the operator has no credentials.
     providers["bare"] = OpenAiProvider(OpenAiSettings(base_url=upstream.url, timeouts=timeouts))
     catalog = Catalog(
@@ -154,14 +158,15 @@ async def running_router(
             "openai": ProviderEntry(
                 "openai", "openai", models={"gpt-4o": Model("gpt-4o", ("best",))}, aliases={"best": "gpt-4o"}
             ),
-            "backup": ProviderEntry("backup", "openai", any_model=True),
+            "backup": ProviderEntry("backup", dialect.name, any_model=True),
             "bare": ProviderEntry("bare", "openai", any_model=True),
+            **({} if dialect.name == "openai" else {dialect.name: _speaks(dialect.name)}),
         }
     )
     clock = SystemClock()
     service = RouterService(
         quota=client,
-        lineup=Lineup(catalog, providers, frozenset({"openai", "backup"})),
+        lineup=Lineup(catalog, providers, frozenset({"openai", "backup", dialect.name})),
         clock=clock,
         limits=limits or SessionLimits(),
         resolver=Resolver(client, clock),
@@ -197,6 +202,10 @@ async def running_router(
     await _no_tasks_left(before)
 
 
+def _speaks(name: str) -> ProviderEntry:
+    return ProviderEntry(name, name, any_model=True, regions=(REGION,) if name == "bedrock" else ())
+
+
 async def _no_tasks_left(before: set[asyncio.Task[Any]]) -> None:
     """Only grpc's own poller may stay; the rest has to end by itself."""
     for _ in range(100):
@@ -224,6 +233,12 @@ def echo_request(text: str = "one two three", **labels: str) -> pb.CompleteReque
 def openai_request(text: str = "hello", *, byok: bool = True, **fields: Any) -> pb.CompleteRequest:
     key = [pb.ByokCredentials(openai=pb.OpenAiCredentials(api_key=BYOK_KEY))] if byok else []
     return pb.CompleteRequest(provider="openai", model="gpt-4o", messages=[user(text)], byok=key, **fields)
+
+
+def request_to(dialect: Dialect, text: str = "hello", *, byok: bool = True, **fields: Any) -> pb.CompleteRequest:
+    """A request to the provider that the upstream speaks like."""
+    key = [byok_of(dialect.name)] if byok else []
+    return pb.CompleteRequest(provider=dialect.name, model=dialect.model, messages=[user(text)], byok=key, **fields)
 
 
 def text_of(events: list[pb.CompletionEvent]) -> str:

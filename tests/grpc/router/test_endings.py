@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,24 +17,32 @@ from tests.grpc.router.harness import (
     RouterUnderTest,
     echo_request,
     finished,
-    openai_request,
+    request_to,
     running_router,
     text_of,
 )
+from tests.support.dialects import DIALECTS
 from tests.support.fake_quota import FakeQuota
-from tests.support.fault_server import Behaviour, Exchange, FaultServer
+from tests.support.fault_server import Behaviour, Exchange, FaultServer, fault_server
+
+
+@pytest.fixture(params=list(DIALECTS))
+async def upstream(request: pytest.FixtureRequest) -> AsyncIterator[FaultServer]:
+    """Each provider in turn: what becomes of a session does not depend on whose format it came in."""
+    async with fault_server(DIALECTS[request.param]) as server:
+        yield server
 
 
 def refuses(status: int, **headers: str) -> Behaviour:
     async def behave(exchange: Exchange) -> None:
-        await exchange.error(status, {"message": "The provider says no."}, **headers)
+        await exchange.refuse(status, "The provider says no.", **headers)
 
     return behave
 
 
 def breaks(how: str) -> Behaviour:
     async def behave(exchange: Exchange) -> None:
-        await exchange.head()
+        await exchange.begin()
         await exchange.text("some")
         if how == "cut":
             exchange.cut()
@@ -42,17 +51,17 @@ def breaks(how: str) -> Behaviour:
         elif how == "no end mark":
             await exchange.end()
         elif how == "bad json":
-            await exchange.send(b"data: {nope\n\n")
+            await exchange.send(exchange.dialect.broken()["bad JSON"])
             await exchange.hold()
         else:
-            await exchange.event(error={"message": "broke", "type": how})
+            await exchange.fail(how, "broke")
             await exchange.hold()
 
     return behave
 
 
 async def answers(exchange: Exchange) -> None:
-    await exchange.head()
+    await exchange.begin()
     await exchange.text("fine")
     await exchange.finish()
 
@@ -130,17 +139,17 @@ AFTER_OUTPUT = [
     Ends("reset", breaks("reset"), Reason.PROVIDER_UNAVAILABLE, "RELEASED", failure="TRUNCATED"),
     Ends("no end mark", breaks("no end mark"), Reason.PROVIDER_UNAVAILABLE, "RELEASED", failure="TRUNCATED"),
     Ends("bad json", breaks("bad json"), Reason.PROVIDER_UNAVAILABLE, "RELEASED", failure="MALFORMED"),
-    Ends("error event", breaks("server_error"), Reason.PROVIDER_UNAVAILABLE, "RELEASED", failure="PROVIDER_ERROR"),
+    Ends("error event", breaks("overloaded"), Reason.PROVIDER_UNAVAILABLE, "RELEASED", failure="PROVIDER_ERROR"),
     Ends(
         "own key limited",
-        breaks("rate_limit_exceeded"),
+        breaks("rate"),
         Reason.PROVIDER_RATE_LIMITED,
         "COMMITTED",
         failure="RATE_LIMITED",
     ),
     Ends(
         "operator's key limited",
-        breaks("rate_limit_exceeded"),
+        breaks("rate"),
         Reason.PROVIDER_RATE_LIMITED,
         "RELEASED",
         byok=False,
@@ -148,14 +157,14 @@ AFTER_OUTPUT = [
     ),
     Ends(
         "own key refused",
-        breaks("invalid_api_key"),
+        breaks("credentials"),
         Reason.PROVIDER_REJECTED_REQUEST,
         "COMMITTED",
         failure="CREDENTIALS_REFUSED",
     ),
     Ends(
         "operator's key refused",
-        breaks("invalid_api_key"),
+        breaks("credentials"),
         Reason.PROVIDER_UNAVAILABLE,
         "RELEASED",
         byok=False,
@@ -163,14 +172,14 @@ AFTER_OUTPUT = [
     ),
     Ends(
         "request refused, own key",
-        breaks("invalid_request_error"),
+        breaks("request"),
         Reason.PROVIDER_UNAVAILABLE,
         "RELEASED",
         failure="REQUEST_REJECTED",
     ),
     Ends(
         "request refused, operator's key",
-        breaks("invalid_request_error"),
+        breaks("request"),
         Reason.PROVIDER_UNAVAILABLE,
         "RELEASED",
         byok=False,
@@ -199,10 +208,10 @@ def _check(router: RouterUnderTest, ends: Ends, error: Any) -> None:
 
 @pytest.mark.parametrize("ends", BEFORE_OUTPUT, ids=lambda ends: ends.name)
 async def test_the_only_candidate_fails_before_output(router: RouterUnderTest, ends: Ends) -> None:
-    router.quota.managed_providers = ["openai"]
+    router.quota.managed_providers = [router.upstream.dialect.name]
     router.upstream.script(ends.upstream)
 
-    events, error = await router.failure(openai_request(byok=ends.byok))
+    events, error = await router.failure(request_to(router.upstream.dialect, byok=ends.byok))
 
     assert [event.WhichOneof("event") for event in events] == ["session_started"]
     _check(router, ends, error)
@@ -211,29 +220,31 @@ async def test_the_only_candidate_fails_before_output(router: RouterUnderTest, e
 
 @pytest.mark.parametrize("ends", AFTER_OUTPUT, ids=lambda ends: ends.name)
 async def test_the_provider_fails_after_output(router: RouterUnderTest, ends: Ends) -> None:
-    router.quota.managed_providers = ["openai", "backup"]
+    router.quota.managed_providers = [router.upstream.dialect.name, "backup"]
     router.upstream.script(ends.upstream)
 
-    request = openai_request(byok=ends.byok, fallbacks=[pb.Fallback(provider="backup", model="m")])
+    request = request_to(router.upstream.dialect, byok=ends.byok, fallbacks=[pb.Fallback(provider="backup", model="m")])
     events, error = await router.failure(request)
 
     assert text_of(events) == "some"
     _check(router, ends, error)
-    assert router.quota.only.outcome.served_provider == "openai"
+    assert router.quota.only.outcome.served_provider == router.upstream.dialect.name
     assert len(router.upstream.requests) == 1, "no fallback once output has begun"
 
 
 @pytest.mark.parametrize("first", BEFORE_OUTPUT, ids=lambda ends: ends.name)
 async def test_a_fallback_serves_what_the_first_choice_could_not(router: RouterUnderTest, first: Ends) -> None:
-    router.quota.managed_providers = ["openai", "backup"]
+    router.quota.managed_providers = [router.upstream.dialect.name, "backup"]
     router.upstream.script(first.upstream, answers)
-    request = openai_request(byok=first.byok, fallbacks=[pb.Fallback(provider="backup", model="m")])
+    request = request_to(
+        router.upstream.dialect, byok=first.byok, fallbacks=[pb.Fallback(provider="backup", model="m")]
+    )
 
     events = await router.events(request)
 
     assert text_of(events) == "fine"
     (failed,) = (event.attempt_failed for event in events if event.WhichOneof("event") == "attempt_failed")
-    assert (failed.provider, failed.model) == ("openai", "gpt-4o")
+    assert (failed.provider, failed.model) == (router.upstream.dialect.name, router.upstream.dialect.model)
     outcome = finished(events).outcome
     assert (outcome.served_provider, outcome.served_model) == ("backup", "m")
     assert [type_pb2.AttemptFailure.Name(a.failure) for a in outcome.attempts] == [
@@ -246,7 +257,7 @@ async def test_a_fallback_serves_what_the_first_choice_could_not(router: RouterU
 async def test_every_candidate_fails_and_what_a_retry_may_cure_is_told(router: RouterUnderTest) -> None:
     router.quota.managed_providers = ["backup"]
     router.upstream.script(refuses(503), refuses(400))
-    request = openai_request(fallbacks=[pb.Fallback(provider="backup", model="m")])
+    request = request_to(router.upstream.dialect, fallbacks=[pb.Fallback(provider="backup", model="m")])
 
     _, error = await router.failure(request)
 
@@ -266,14 +277,13 @@ async def test_echo_fails_like_a_provider(router: RouterUnderTest, after: str, w
 
 async def test_a_silent_provider_is_given_up_and_closed(quota: FakeQuota, upstream: FaultServer) -> None:
     async def silent(exchange: Exchange) -> None:
-        await exchange.head()
+        await exchange.begin()
         await exchange.text("some")
-        await exchange.send(b": only comments\n\n")
         await exchange.hold()
 
     upstream.script(silent)
     async with running_router(quota, upstream, stall_s=0.2) as router:
-        events, error = await router.failure(openai_request())
+        events, error = await router.failure(request_to(upstream.dialect))
         exchange = await upstream.arrived()
         await asyncio.wait_for(exchange.client_closed.wait(), 20)
 
@@ -286,7 +296,7 @@ async def test_a_silent_provider_is_given_up_and_closed(quota: FakeQuota, upstre
 async def test_a_provider_without_a_first_event_is_given_up(quota: FakeQuota, upstream: FaultServer) -> None:
     upstream.script(Exchange.hold)
     async with running_router(quota, upstream, stall_s=0.2) as router:
-        _, error = await router.failure(openai_request())
+        _, error = await router.failure(request_to(upstream.dialect))
 
     assert error.reason is Reason.PROVIDER_UNAVAILABLE
     assert quota.only.outcome.attempts[0].failure == type_pb2.ATTEMPT_FAILURE_STALLED
@@ -295,8 +305,8 @@ async def test_a_provider_without_a_first_event_is_given_up(quota: FakeQuota, up
 async def test_the_time_limit_before_output_is_free(quota: FakeQuota, upstream: FaultServer) -> None:
     upstream.script(Exchange.hold)
     async with running_router(quota, upstream, limits=SessionLimits(time_limit_s=0.3)) as router:
-        quota.managed_providers = ["openai"]
-        _, error = await router.failure(openai_request(byok=False))
+        quota.managed_providers = [upstream.dialect.name]
+        _, error = await router.failure(request_to(upstream.dialect, byok=False))
         await asyncio.wait_for(upstream.exchanges[0].client_closed.wait(), 20)
 
     assert error.reason is Reason.SESSION_TIME_LIMIT
@@ -306,13 +316,13 @@ async def test_the_time_limit_before_output_is_free(quota: FakeQuota, upstream: 
 
 async def test_the_time_limit_after_output_ends_well_and_counts(quota: FakeQuota, upstream: FaultServer) -> None:
     async def endless(exchange: Exchange) -> None:
-        await exchange.head()
+        await exchange.begin()
         await exchange.text("some")
         await exchange.hold()
 
     upstream.script(endless)
     async with running_router(quota, upstream, limits=SessionLimits(time_limit_s=0.5)) as router:
-        events = await router.events(openai_request())
+        events = await router.events(request_to(upstream.dialect))
         await asyncio.wait_for(upstream.exchanges[0].client_closed.wait(), 20)
 
     assert text_of(events) == "some"

@@ -3,51 +3,68 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterator
 
 import pytest
 import structlog
 from flowstack_protos.router.v1 import router_service_pb2 as pb
 
 from services.shared.errors import Reason
-from tests.grpc.router.harness import API_KEY, BYOK_KEY, MANAGED_KEY, RouterUnderTest, openai_request
-from tests.support.fault_server import Behaviour, Exchange
+from tests.grpc.router.harness import API_KEY, RouterUnderTest, request_to
+from tests.support.dialects import BYOK, DIALECTS, MANAGED, PLANTED
+from tests.support.fault_server import Behaviour, Exchange, FaultServer, fault_server
 
-PLANTED = (API_KEY, BYOK_KEY, MANAGED_KEY)
+SECRETS = (API_KEY, *PLANTED)
 
 
-def says_the_key(where: str) -> Behaviour:
+@pytest.fixture(params=list(DIALECTS))
+async def upstream(request: pytest.FixtureRequest) -> AsyncIterator[FaultServer]:
+    """Each provider in turn."""
+    async with fault_server(DIALECTS[request.param]) as server:
+        yield server
+
+
+def keys_of(exchange: Exchange) -> tuple[str, ...]:
+    """The keys that a request came with; a secret of AWS's is only signed with, but might be said all the same."""
+    own, managed = BYOK[exchange.dialect.name], MANAGED[exchange.dialect.name]
+    sent = str(exchange.request.headers)
+    (keys,) = [keys for keys in (own, managed) if keys[0] in sent]
+    return tuple(key for key in keys if key)
+
+
+def says_the_keys(where: str) -> Behaviour:
     async def behave(exchange: Exchange) -> None:
-        key = exchange.request.headers["authorization"].removeprefix("Bearer ")
-        error = {"message": f"Incorrect key: {key} (Bearer {key})", "type": "server_error", "code": None}
-        if where == "401":
-            await exchange.error(401, error)
-        elif where == "400":
-            await exchange.error(400, error)
+        keys = keys_of(exchange)
+        message = " ".join(f"Incorrect key: {key} (Bearer {key})" for key in keys)
+        if where in ("400", "401"):
+            await exchange.refuse(int(where), message)
         elif where == "plain text":
-            await exchange.error(500, f"no such key {key}")
+            await exchange.error(500, f"no such key {message}")
         elif where == "error event":
-            await exchange.head()
+            await exchange.begin()
             await exchange.text("some")
-            await exchange.event(error=error)
+            await exchange.fail("overloaded", message)
             await exchange.end()
-        elif where == "bad json":
-            await exchange.head()
-            await exchange.send(b"data: {" + key.encode() + b"\n\n")
+        elif where == "bad format":
+            await exchange.begin()
+            await exchange.send(b"data: {" + message.encode() + b"\n\n")
             await exchange.end()
         elif where == "request id of a refusal":
-            await exchange.error(400, {"message": "No."}, x_request_id=f"req-{key}")
+            await exchange.refuse(400, "No.", **{exchange.dialect.request_id_header: f"req-{keys[-1]}"})
         else:
             raise AssertionError(where)
 
     return behave
 
 
-def ends_well_with_the_key(where: str) -> Behaviour:
+def ends_well_with_the_keys(where: str) -> Behaviour:
     async def behave(exchange: Exchange) -> None:
-        key = exchange.request.headers["authorization"].removeprefix("Bearer ")
+        key = keys_of(exchange)[0]
         ids = {"request id": f"req-{key}", "start of the request id": key[:20] + "." + "x" * 400}
-        await exchange.head(x_request_id=ids.get(where, "req_fault"))
-        await exchange.finish(f"stop_{key}" if where == "finish reason" else "stop")
+        await exchange.head(**{exchange.dialect.request_id_header: ids.get(where, "req_fault")})
+        for piece in exchange.dialect.finish(f"stop_{key}" if where == "finish reason" else "stop"):
+            await exchange.send(piece)
+        await exchange.end()
 
     return behave
 
@@ -58,7 +75,7 @@ def _everything(router: RouterUnderTest, *more: object) -> str:
 
 
 @pytest.mark.parametrize("byok", [True, False])
-@pytest.mark.parametrize("where", ["401", "400", "plain text", "error event", "bad json", "request id of a refusal"])
+@pytest.mark.parametrize("where", ["401", "400", "plain text", "error event", "bad format", "request id of a refusal"])
 async def test_a_key_that_a_provider_quotes_back_goes_nowhere(
     router: RouterUnderTest,
     caplog: pytest.LogCaptureFixture,
@@ -67,15 +84,15 @@ async def test_a_key_that_a_provider_quotes_back_goes_nowhere(
     where: str,
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    router.quota.managed_providers = ["openai"]
-    router.upstream.script(says_the_key(where))
+    router.quota.managed_providers = [router.upstream.dialect.name]
+    router.upstream.script(says_the_keys(where))
     with structlog.testing.capture_logs() as logs:
-        events, error = await router.failure(openai_request(byok=byok))
+        events, error = await router.failure(request_to(router.upstream.dialect, byok=byok))
         await router.settled()
 
     seen = _everything(router, *events, repr(error), error.metadata, caplog.text, logs, *capsys.readouterr())
     assert router.upstream.requests, "the key was on its way"
-    for planted in PLANTED:
+    for planted in SECRETS:
         assert planted not in seen
 
 
@@ -85,10 +102,10 @@ async def test_a_key_in_an_answer_that_ends_well_reaches_neither_the_client_nor_
     router: RouterUnderTest, caplog: pytest.LogCaptureFixture, byok: bool, where: str
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    router.quota.managed_providers = ["openai"]
-    router.upstream.script(ends_well_with_the_key(where))
+    router.quota.managed_providers = [router.upstream.dialect.name]
+    router.upstream.script(ends_well_with_the_keys(where))
     with structlog.testing.capture_logs() as logs:
-        events = await router.events(openai_request(byok=byok))
+        events = await router.events(request_to(router.upstream.dialect, byok=byok))
         await router.settled()
 
     seen = _everything(router, *events, caplog.text, logs)
@@ -97,23 +114,23 @@ async def test_a_key_in_an_answer_that_ends_well_reaches_neither_the_client_nor_
     if where == "finish reason":
         assert outcome.provider_request_id == "req_fault", "what is not a key stays"
     else:
-        assert outcome.provider_finish_reason == "stop", "what is not a key stays"
-    for planted in PLANTED:
+        assert outcome.provider_finish_reason in ("stop", "end_turn"), "what is not a key stays"
+    for planted in SECRETS:
         assert planted[:20] not in seen
 
 
 def refuses(status: int) -> Behaviour:
     async def behave(exchange: Exchange) -> None:
-        await exchange.error(status, {"message": "The installation is out of credit."})
+        await exchange.refuse(status, "The installation is out of credit.")
 
     return behave
 
 
-def breaks_off(type_: str) -> Behaviour:
+def breaks_off(kind: str) -> Behaviour:
     async def behave(exchange: Exchange) -> None:
-        await exchange.head()
+        await exchange.begin()
         await exchange.text("some")
-        await exchange.event(error={"message": "The installation is out of credit.", "type": type_})
+        await exchange.fail(kind, "The installation is out of credit.")
         await exchange.end()
 
     return behave
@@ -130,26 +147,28 @@ def breaks_off(type_: str) -> Behaviour:
         (refuses(401), False, False),
         (refuses(429), False, False),
         (refuses(500), False, False),
-        (breaks_off("server_error"), True, True),
-        (breaks_off("server_error"), False, False),
-        (breaks_off("rate_limit_exceeded"), False, False),
+        (breaks_off("overloaded"), True, True),
+        (breaks_off("overloaded"), False, False),
+        (breaks_off("rate"), False, False),
     ],
 )
 async def test_what_a_provider_tells_the_operator_is_not_told_to_customers(
     router: RouterUnderTest, says: Behaviour, byok: bool, quoted: bool
 ) -> None:
-    router.quota.managed_providers = ["openai"]
+    router.quota.managed_providers = [router.upstream.dialect.name]
     router.upstream.script(says)
-    _, error = await router.failure(openai_request(byok=byok))
+    _, error = await router.failure(request_to(router.upstream.dialect, byok=byok))
 
     assert ("out of credit" in error.message) == quoted
-    assert "openai" in error.message
+    assert router.upstream.dialect.name in error.message
 
 
 async def test_a_refusal_on_the_operators_key_is_not_told_beside_another_reason(router: RouterUnderTest) -> None:
     router.quota.managed_providers = ["backup"]
     router.upstream.script(refuses(503), refuses(400))
-    _, error = await router.failure(openai_request(fallbacks=[pb.Fallback(provider="backup", model="m")]))
+    _, error = await router.failure(
+        request_to(router.upstream.dialect, fallbacks=[pb.Fallback(provider="backup", model="m")])
+    )
 
     assert error.reason is Reason.PROVIDER_UNAVAILABLE
     assert "out of credit" not in error.message
@@ -157,8 +176,9 @@ async def test_a_refusal_on_the_operators_key_is_not_told_beside_another_reason(
 
 async def test_a_request_never_becomes_text(router: RouterUnderTest, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    request = openai_request(fallbacks=[pb.Fallback(provider="nowhere", model="m")])
+    request = request_to(router.upstream.dialect, fallbacks=[pb.Fallback(provider="nowhere", model="m")])
     _, error = await router.failure(request)
 
-    assert BYOK_KEY not in caplog.text
-    assert BYOK_KEY not in repr(error)
+    for planted in SECRETS:
+        assert planted not in caplog.text
+        assert planted not in repr(error)

@@ -101,10 +101,11 @@ URLS = [
 ]
 
 
+@pytest.mark.parametrize("setting", ["openai_base_url", "anthropic_base_url", "bedrock_endpoint_url"])
 @pytest.mark.parametrize("url", URLS)
-def test_a_base_url_that_is_none_is_refused(url: str) -> None:
-    with pytest.raises(StartupError, match="FLOWSTACK_OPENAI_BASE_URL") as caught:
-        load(RouterSettings, openai_base_url=url)
+def test_a_base_url_that_is_none_is_refused(setting: str, url: str) -> None:
+    with pytest.raises(StartupError, match=f"FLOWSTACK_{setting.upper()}") as caught:
+        load(RouterSettings, **{setting: url})
 
     assert "hunter2" not in str(caught.value)
 

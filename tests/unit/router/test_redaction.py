@@ -14,6 +14,11 @@ KEYS = [
     "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
     "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc-DEF_123",
     "0123456789abcdef0123456789abcdef",
+    "ASIAIOSFODNN7EXAMPLE",
+    "IQoJb3JpZ2luX2VjEXAMPLE",
+    "FwoGZXIvYXdzEBEXAMPLE//x",
+    "ABSKQmVkcm9ja0FQSUtleS1leGFtcGxl",
+    "bedrock-api-key-YmVkcm9jay5hbWF6b25hd3M",
 ]
 
 
@@ -27,6 +32,9 @@ def test_what_looks_like_a_key_is_taken_out(key: str, around: str) -> None:
     ("message", "without"),
     [
         ("No access for org-AbC123xyz.", "org-AbC"),
+        ("User: arn:aws:iam::123456789012:user/bob is not authorized to perform bedrock:X", "123456789012"),
+        ("User: arn:aws:sts::123456789012:assumed-role/admin/bob, no access", "assumed-role"),
+        ("Role AROAIOSFODNN7EXAMPLE:bob", "AROA"),
         ("No access for organization org-abcd and project proj_a1B2c3d4.", "proj_"),
         ("See https://user:pass@proxy.internal:8443/v1/x?y=z.", "internal"),
         ("See https://user:pass@proxy.internal:8443/v1/x?y=z.", "pass"),
