@@ -8,10 +8,10 @@ from pathlib import Path
 
 import uvloop
 
-from bench import quota
+from bench import quota, router
 from bench.report import Report
 
-PARTS: dict[str, Callable[[Report], Awaitable[None]]] = {"quota": quota.run}
+PARTS: dict[str, Callable[[Report], Awaitable[None]]] = {"quota": quota.run, "router": router.run}
 
 
 async def main(names: list[str], output: Path) -> bool:
