@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Final
 
 from services.router.buffer import EventBuffer, ReaderStalledError
+from services.router.domain.coalesce import coalesced
 from services.router.domain.endings import Cause, Ending, Situation, decide
 from services.router.domain.events import (
     AttemptFailed,
@@ -136,7 +137,8 @@ class Session:
         self._ending = False
         self._task: asyncio.Task[None] | None = None
         self._log = get_logger()
-        self.buffer = EventBuffer(world.limits.buffer_events, world.limits.reader_stall_s)
+        limits = world.limits
+        self.buffer = EventBuffer(limits.buffer_events, limits.buffer_bytes, limits.reader_stall_s)
 
     def start(self) -> asyncio.Task[None]:
         """Begins, in a task of its own."""
@@ -276,6 +278,7 @@ class Session:
                 if isinstance(events[-1], Finish):
                     finish, events = events[-1], events[:-1]
                 if events:
+                    events = coalesced(events)  # type: ignore[assignment, arg-type]  # output in, output out
                     if not tally.output_begun:
                         tally.output(monotonic_s())
                     tally.tool_calls += sum(type(event) is ToolCall for event in events)

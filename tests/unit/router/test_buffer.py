@@ -14,7 +14,7 @@ def deltas(*texts: str) -> list[TextDelta]:
 
 
 async def test_the_reader_gets_all_that_is_waiting() -> None:
-    buffer = EventBuffer(events_max=8, stall_s=10)
+    buffer = EventBuffer(events_max=8, bytes_max=1000, stall_s=10)
     await buffer.put(deltas("a"))
     await buffer.put(deltas("b", "c"))
     buffer.close(*deltas("d"))
@@ -24,7 +24,7 @@ async def test_the_reader_gets_all_that_is_waiting() -> None:
 
 
 async def test_an_error_comes_after_what_was_sent_before_it() -> None:
-    buffer = EventBuffer(events_max=8, stall_s=10)
+    buffer = EventBuffer(events_max=8, bytes_max=1000, stall_s=10)
     await buffer.put(deltas("a"))
     buffer.close(error=FlowStackError(Reason.INTERNAL, "broken"))
 
@@ -34,7 +34,7 @@ async def test_an_error_comes_after_what_was_sent_before_it() -> None:
 
 
 async def test_a_full_buffer_holds_the_writer_up_until_it_is_read() -> None:
-    buffer = EventBuffer(events_max=2, stall_s=10)
+    buffer = EventBuffer(events_max=2, bytes_max=1000, stall_s=10)
     writer = asyncio.create_task(buffer.put(deltas("a", "b", "c")))
     await asyncio.sleep(0)
     assert not writer.done()
@@ -44,7 +44,7 @@ async def test_a_full_buffer_holds_the_writer_up_until_it_is_read() -> None:
 
 
 async def test_a_waiting_reader_is_woken() -> None:
-    buffer = EventBuffer(events_max=2, stall_s=10)
+    buffer = EventBuffer(events_max=2, bytes_max=1000, stall_s=10)
     reader = asyncio.create_task(buffer.take())
     await asyncio.sleep(0)
     await buffer.put(deltas("a"))
@@ -53,13 +53,13 @@ async def test_a_waiting_reader_is_woken() -> None:
 
 
 async def test_a_reader_that_takes_nothing_is_stalled() -> None:
-    buffer = EventBuffer(events_max=1, stall_s=0.01)
+    buffer = EventBuffer(events_max=1, bytes_max=1000, stall_s=0.01)
     with pytest.raises(ReaderStalledError):
         await buffer.put(deltas("a"))
 
 
 async def test_an_abandoned_buffer_holds_nobody_up() -> None:
-    buffer = EventBuffer(events_max=1, stall_s=10)
+    buffer = EventBuffer(events_max=1, bytes_max=1000, stall_s=10)
     writer = asyncio.create_task(buffer.put(deltas("a")))
     await asyncio.sleep(0)
     buffer.abandon()
