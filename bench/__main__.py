@@ -8,10 +8,15 @@ from pathlib import Path
 
 import uvloop
 
-from bench import quota, router
+from bench import quota, router, router_latency, router_memory
 from bench.report import Report
 
-PARTS: dict[str, Callable[[Report], Awaitable[None]]] = {"quota": quota.run, "router": router.run}
+PARTS: dict[str, Callable[[Report], Awaitable[None]]] = {
+    "quota": quota.run,
+    "router": router.run,
+    "router-latency": router_latency.run,
+    "router-memory": router_memory.run,
+}
 
 
 async def main(names: list[str], output: Path) -> bool:

@@ -144,6 +144,6 @@ class HttpCaller(Caller):
 
 
 def http_session() -> aiohttp.ClientSession:
-    """A session that neither limits connections nor gives up early."""
+    """A session that neither limits connections nor gives up early, and leaves a server before it is left."""
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
-    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout)
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=3), timeout=timeout)
