@@ -81,7 +81,11 @@ class Upstream(asyncio.Protocol):
         if not found:
             return
         length = next(
-            (int(line.partition(b":")[2]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")),
+            (
+                int(line.partition(b":")[2])
+                for line in head.split(b"\r\n")
+                if line.lower().startswith(b"content-length")
+            ),
             0,
         )
         if len(body) < length:

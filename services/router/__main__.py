@@ -24,16 +24,25 @@ from services.shared import log
 from services.shared.auth import Authenticator
 from services.shared.channel import connect
 from services.shared.clock import SystemClock
-from services.shared.server import Port, Registration, ServiceHost, run, serve_until_signal
+from services.shared.server import Port, Registration, ServiceHost, run, serve_until_signal, worker_number
 from services.shared.settings import load
+from services.shared.workers import Workers
 
 NAME = "router"
+ADDRESS = "FLOWSTACK_ROUTER_ADDRESS"
+
+OPTIONS = (("grpc.http2.bdp_probe", 0),)
+"""A window that grew with the bandwidth would let one Chat fill megabytes with messages that nobody asked for."""
 
 
 async def main() -> None:
-    """Serves until a signal comes."""
+    """Serves until a signal comes, by itself or by its workers."""
     settings = load(RouterSettings)
-    log.configure(NAME, settings.log_level)
+    worker = worker_number()
+    log.configure(NAME if worker is None else f"{NAME}-{worker}", settings.log_level)
+    if settings.router_workers > 1 and worker is None:
+        await Workers(NAME, settings.router_workers, settings.router_address, ADDRESS).run()
+        return
     entries = catalog.load(settings.providers_file)
     async with AsyncExitStack() as opened:
         await _serve(settings, entries, opened)
@@ -61,16 +70,18 @@ async def _serve(settings: RouterSettings, entries: Catalog, opened: AsyncExitSt
     )
     port = Port(
         settings.router_address,
-        "FLOWSTACK_ROUTER_ADDRESS",
+        ADDRESS,
         (registration,),
         lambda policies: Authenticator(policies, authenticate_key=keys.authenticate),
+        options=OPTIONS,
     )
     grace_s = limits.time_limit_s if settings.drain_grace_seconds is None else settings.drain_grace_seconds
     await quota.start()
     opened.push_async_callback(keys.close)
     opened.push_async_callback(quota.close)
     opened.push_async_callback(service.drain, 0)
-    await serve_until_signal(ServiceHost(NAME, settings, (port,)), grace_s, before_drain=lambda: service.drain(grace_s))
+    host = ServiceHost(NAME, settings, (port,), worker=worker_number())
+    await serve_until_signal(host, grace_s, before_drain=lambda: service.drain(grace_s))
 
 
 def build_lineup(entries: Catalog, settings: RouterSettings) -> Lineup:
