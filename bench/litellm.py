@@ -45,10 +45,7 @@ def install() -> Path:
     return home / "bin" / "litellm"
 
 
-@asynccontextmanager
-async def litellm_proxy(folder: Path, upstream_url: str) -> AsyncIterator[tuple[int, str]]:
-    """Runs the proxy with one worker before the upstream; yields its process id and the URL of its completions."""
-    program = install()
+def _configuration(folder: Path, upstream_url: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "litellm.yaml"
     config.write_text(
@@ -59,6 +56,13 @@ async def litellm_proxy(folder: Path, upstream_url: str) -> AsyncIterator[tuple[
         f'      api_base: "{upstream_url}"\n'
         '      api_key: "sk-bench"\n'
     )
+    return config
+
+
+@asynccontextmanager
+async def litellm_proxy(folder: Path, upstream_url: str) -> AsyncIterator[tuple[int, str]]:
+    """Runs the proxy with one worker before the upstream; yields its process id and the URL of its completions."""
+    program, config = install(), _configuration(folder, upstream_url)
     port = free_port()
     arguments = ["--config", str(config), "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
     environment = {"LITELLM_MASTER_KEY": KEY, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}

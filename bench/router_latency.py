@@ -31,7 +31,7 @@ async def _added(report: Report, found: Ways, callers: int, streams: int, bar: f
     measured: tuple[list[float], ...] = ([], [], [])
     for _ in range(PAIRS):
         for caller, kept in zip(three, measured, strict=True):
-            kept.extend((await caller.run(MODEL, callers, streams)).first_tokens_s
+            kept.extend((await caller.run(MODEL, callers, streams)).first_tokens_s)
     for name, share in (("p50", 0.50), ("p99", 0.99)):
         direct_s, router_s, litellm_s = (_quantile(kept, share) for kept in measured)
         added_s, others_s = router_s - direct_s, litellm_s - direct_s

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
@@ -17,6 +19,7 @@ from services.router.lineup import Lineup
 from services.router.providers.echo import EchoProvider
 from services.router.providers.openai import DEFAULT_BASE_URL, OpenAiProvider, OpenAiSettings
 from services.router.providers.port import Provider
+from services.router.reload import Reloader
 from services.router.resolver import Resolver
 from services.router.service import RouterService
 from services.router.servicer import POLICIES, RouterServicer
@@ -51,9 +54,6 @@ async def main() -> None:
 async def _serve(settings: RouterSettings, entries: Catalog, opened: AsyncExitStack) -> None:
     """Opens what the router works with, last to be closed first, and serves."""
     limits = settings.limits()
-    lineup = build_lineup(entries, settings)
-    for provider in lineup.providers.values():
-        opened.push_async_callback(provider.aclose)
     clock = SystemClock()
     quota_channel = connect(settings.quota_address, settings)
     opened.push_async_callback(quota_channel.close)
@@ -61,7 +61,10 @@ async def _serve(settings: RouterSettings, entries: Catalog, opened: AsyncExitSt
     opened.push_async_callback(billing_channel.close)
     quota = QuotaClient(quota_channel)
     keys = ApiKeys(BillingClient(billing_channel).ask, clock)
+    lineup = build_lineup(entries, settings)
     service = RouterService(quota=quota, lineup=lineup, clock=clock, limits=limits, resolver=Resolver(quota, clock))
+    reloader = Reloader(settings.providers_file, lambda entries: build_lineup(entries, settings), service)
+    opened.push_async_callback(reloader.aclose)
     registration = Registration(
         router_service_pb2.DESCRIPTOR.services_by_name["RouterService"],
         router_service_pb2_grpc.add_RouterServiceServicer_to_server,
@@ -81,6 +84,7 @@ async def _serve(settings: RouterSettings, entries: Catalog, opened: AsyncExitSt
     opened.push_async_callback(quota.close)
     opened.push_async_callback(service.drain, 0)
     host = ServiceHost(NAME, settings, (port,), worker=worker_number())
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.reload)
     await serve_until_signal(host, grace_s, before_drain=lambda: service.drain(grace_s))
 
 

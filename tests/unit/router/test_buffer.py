@@ -19,7 +19,7 @@ async def test_the_reader_gets_all_that_is_waiting() -> None:
     await buffer.put(deltas("b", "c"))
     buffer.close(*deltas("d"))
 
-    assert await buffer.take() == deltas("a", "b", "c", "d")
+    assert await buffer.take() == deltas("abcd")
     assert await buffer.take() == ()
 
 
@@ -39,8 +39,21 @@ async def test_a_full_buffer_holds_the_writer_up_until_it_is_read() -> None:
     await asyncio.sleep(0)
     assert not writer.done()
 
-    assert len(await buffer.take()) == 3
+    assert await buffer.take() == deltas("abc")
     await writer
+
+
+async def test_bytes_make_it_full_as_well() -> None:
+    buffer = EventBuffer(events_max=100, bytes_max=10, stall_s=10)
+    await buffer.put(deltas("123456789"))
+    writer = asyncio.create_task(buffer.put(deltas("0")))
+    await asyncio.sleep(0)
+    assert not writer.done()
+
+    assert await buffer.take() == deltas("1234567890")
+    await writer
+    await buffer.put(deltas("a"))
+    assert await buffer.take() == deltas("a"), "what was taken no longer counts"
 
 
 async def test_a_waiting_reader_is_woken() -> None:
