@@ -64,6 +64,9 @@ class Upstream(asyncio.Protocol):
         self._received = b""
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
+        self._paused = False
+        self._waiting: tuple[_Script, int] | None = None
+        """What is to be sent once the caller reads again: its script, and how many deltas are left."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Takes the connection."""
@@ -73,6 +76,17 @@ class Upstream(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stops sending."""
         self._transport = None
+
+    def pause_writing(self) -> None:
+        """The caller does not keep up."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """The caller reads again."""
+        self._paused = False
+        if self._waiting is not None:
+            (script, left), self._waiting = self._waiting, None
+            self._send(script.delta, script, left)
 
     def data_received(self, data: bytes) -> None:
         """Answers once a request is whole."""
@@ -101,7 +115,9 @@ class Upstream(asyncio.Protocol):
         if self._transport is None:
             return
         self._transport.write(data)
-        if left:
+        if left and self._paused:
+            self._waiting = (script, left - 1)
+        elif left:
             self._loop.call_soon(self._send, script.delta, script, left - 1)
         elif script.ends:
             self._transport.write(script.end)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from services.router.domain.coalesce import coalesced, size_bytes
 from services.router.domain.events import SessionEvent
@@ -18,6 +18,8 @@ class EventBuffer:
 
     A full buffer makes the writer wait, and so slows the provider down to the client's pace. The reader gets all
     that is waiting at once, its deltas made one. Neither side waits while there is room and something to take.
+
+    A reader who does not take the end either is told so, once: what it holds would be held for ever.
 
     Args:
         events_max: How many events make it full.
@@ -36,6 +38,9 @@ class EventBuffer:
         self._error: Exception | None = None
         self._closed = False
         self._abandoned = False
+        self._unread: asyncio.TimerHandle | None = None
+        self.on_left: Callable[[], object] | None = None
+        """Called where the end was not taken within `stall_s`."""
 
     async def put(self, events: Sequence[SessionEvent]) -> None:
         """Adds `events`, and waits while the buffer is full. What an abandoned buffer is given is dropped.
@@ -60,6 +65,8 @@ class EventBuffer:
         self._add(last)
         self._error = error
         self._closed = True
+        if not self._abandoned:
+            self._unread = asyncio.get_running_loop().call_later(self._stall_s, self._left)
         _wake(self._wake_reader)
 
     def abandon(self) -> None:
@@ -67,6 +74,7 @@ class EventBuffer:
         self._abandoned = True
         self._events.clear()
         self._bytes = 0
+        self._taken()
         _wake(self._wake_writer)
 
     async def take(self) -> Sequence[SessionEvent]:
@@ -77,6 +85,7 @@ class EventBuffer:
         """
         while not self._events:
             if self._closed:
+                self._taken()
                 if self._error is not None:
                     raise self._error
                 return ()
@@ -88,6 +97,14 @@ class EventBuffer:
         events, self._events, self._bytes = self._events, [], 0
         _wake(self._wake_writer)
         return coalesced(events)
+
+    def _taken(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+
+    def _left(self) -> None:
+        if self.on_left is not None:
+            self.on_left()
 
     def _add(self, events: Sequence[SessionEvent]) -> None:
         if not self._abandoned:
