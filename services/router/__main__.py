@@ -15,6 +15,7 @@ from services.router.adapters.quota_client import QuotaClient
 from services.router.catalog import Catalog, ProviderEntry
 from services.router.config import RouterSettings, operator_secret
 from services.router.domain.request import OpenAiCredentials
+from services.router.limits import SessionLimits
 from services.router.lineup import Lineup
 from services.router.providers.echo import EchoProvider
 from services.router.providers.openai import DEFAULT_BASE_URL, OpenAiProvider, OpenAiSettings
@@ -34,8 +35,8 @@ from services.shared.workers import Workers
 NAME = "router"
 ADDRESS = "FLOWSTACK_ROUTER_ADDRESS"
 
-OPTIONS = (("grpc.http2.bdp_probe", 0),)
-"""A window that grew with the bandwidth would let one Chat fill megabytes with messages that nobody asked for."""
+CONNECTION_SECONDS_MAX = 3600
+"""How long a connection takes new calls. Callers connect again without noticing, and so find workers that are new."""
 
 
 async def main() -> None:
@@ -76,7 +77,7 @@ async def _serve(settings: RouterSettings, entries: Catalog, opened: AsyncExitSt
         ADDRESS,
         (registration,),
         lambda policies: Authenticator(policies, authenticate_key=keys.authenticate),
-        options=OPTIONS,
+        options=_port_options(limits),
     )
     grace_s = limits.time_limit_s if settings.drain_grace_seconds is None else settings.drain_grace_seconds
     await quota.start()
@@ -86,6 +87,18 @@ async def _serve(settings: RouterSettings, entries: Catalog, opened: AsyncExitSt
     host = ServiceHost(NAME, settings, (port,), worker=worker_number())
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.reload)
     await serve_until_signal(host, grace_s, before_drain=lambda: service.drain(grace_s))
+
+
+def _port_options(limits: SessionLimits) -> tuple[tuple[str, int], ...]:
+    # A reader that does not take even the end of its call holds the call open, and gRPC has no way to end that one.
+    # With the connection it ends, for which whatever runs on it has time.
+    grace_s = limits.time_limit_s + limits.reader_stall_s + limits.resolution_answer_s
+    return (
+        ("grpc.max_connection_age_ms", CONNECTION_SECONDS_MAX * 1000),
+        ("grpc.max_connection_age_grace_ms", round(grace_s * 1000)),
+        # A window that grew with the bandwidth would let one Chat fill megabytes with messages that nobody asked for.
+        ("grpc.http2.bdp_probe", 0),
+    )
 
 
 def build_lineup(entries: Catalog, settings: RouterSettings) -> Lineup:

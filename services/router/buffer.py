@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from services.router.domain.coalesce import coalesced, size_bytes
 from services.router.domain.events import SessionEvent
@@ -18,8 +18,6 @@ class EventBuffer:
 
     A full buffer makes the writer wait, and so slows the provider down to the client's pace. The reader gets all
     that is waiting at once, its deltas made one. Neither side waits while there is room and something to take.
-
-    A reader who does not take the end either is told so, once: what it holds would be held for ever.
 
     Args:
         events_max: How many events make it full.
@@ -38,18 +36,21 @@ class EventBuffer:
         self._error: Exception | None = None
         self._closed = False
         self._abandoned = False
-        self._unread: asyncio.TimerHandle | None = None
-        self.on_left: Callable[[], object] | None = None
-        """Called where the end was not taken within `stall_s`."""
 
     async def put(self, events: Sequence[SessionEvent]) -> None:
         """Adds `events`, and waits while the buffer is full. What an abandoned buffer is given is dropped.
 
+        A writer that is ahead of its reader lets others run: one whose provider is quick would not wait by itself, and
+        keep everybody else's events, and quota's answers, from coming.
+
         Raises:
             ReaderStalledError: the reader took nothing for the stall time.
         """
+        ahead = self._abandoned or bool(self._events)
         self._add(events)
         if (len(self._events) < self._events_max and self._bytes < self._bytes_max) or self._abandoned:
+            if ahead:
+                await asyncio.sleep(0)
             return
         self._wake_writer = asyncio.get_running_loop().create_future()
         try:
@@ -65,8 +66,6 @@ class EventBuffer:
         self._add(last)
         self._error = error
         self._closed = True
-        if not self._abandoned:
-            self._unread = asyncio.get_running_loop().call_later(self._stall_s, self._left)
         _wake(self._wake_reader)
 
     def abandon(self) -> None:
@@ -74,7 +73,6 @@ class EventBuffer:
         self._abandoned = True
         self._events.clear()
         self._bytes = 0
-        self._taken()
         _wake(self._wake_writer)
 
     async def take(self) -> Sequence[SessionEvent]:
@@ -85,7 +83,6 @@ class EventBuffer:
         """
         while not self._events:
             if self._closed:
-                self._taken()
                 if self._error is not None:
                     raise self._error
                 return ()
@@ -97,14 +94,6 @@ class EventBuffer:
         events, self._events, self._bytes = self._events, [], 0
         _wake(self._wake_writer)
         return coalesced(events)
-
-    def _taken(self) -> None:
-        if self._unread is not None:
-            self._unread.cancel()
-
-    def _left(self) -> None:
-        if self.on_left is not None:
-            self.on_left()
 
     def _add(self, events: Sequence[SessionEvent]) -> None:
         if not self._abandoned:

@@ -41,10 +41,6 @@ class SessionStream:
         """
         return await self._session.buffer.take()
 
-    def when_left(self, callback: Callable[[], object]) -> None:
-        """Calls `callback` where the end of the session is not taken for as long as a reader may stall."""
-        self._session.buffer.on_left = callback
-
     def abandon(self) -> None:
         """The caller is gone. Harmless once the session has ended."""
         self._session.stop(Cause.CLIENT_GONE)

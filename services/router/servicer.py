@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
@@ -67,10 +66,6 @@ class RouterServicer(pb_grpc.RouterServiceServicer):
 async def _events(stream: SessionStream, context: _Context[Any, pb.CompletionEvent]) -> Events:
     # However the call ends, the session learns of it: a cancelled generator may be closed late.
     _when_done(context, stream.abandon)
-    # A write waits for as long as its reader likes, and nothing can be sent past it: what is left is to cut the call.
-    rpc = asyncio.current_task()
-    assert rpc is not None, "gRPC runs each call in a task"
-    stream.when_left(rpc.cancel)
     while events := await stream.take():
         for event in events:
             yield event_to_proto(event)

@@ -253,9 +253,7 @@ async def test_many_calls_over_many_rounds_answered_in_any_order(router: RouterU
         await exchange.finish("tool_calls")
 
     rounds = 5
-    for _ in range(rounds):
-        router.upstream.script(calls_all)
-    router.upstream.script(answers)
+    router.upstream.script(*[calls_all] * rounds, answers)
     call, events = await start(router, openai_request(tools=[pb.Tool(name="look")]))
     for number in range(rounds):
         assert list(events[-1].tool_results_wanted.tool_call_ids) == ids
