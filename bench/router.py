@@ -17,12 +17,14 @@ from bench.streams import Caller, HttpCaller, RelayCaller, RouterCaller, Run, ht
 
 CALLERS = 16
 MODEL = "words-100"
-STREAMS_EACH = 40
+LENGTHS = {100: 40, 1_000: 8}
+"""By the chunks of a stream: how many streams each caller makes in a round. What a session costs once, the reservation
+and the commit above all, weighs in short streams; LiteLLM's chunks cost the same in both, and are measured in MODEL."""
 LITELLM_STREAMS_EACH = 2
 PROFILED_STREAMS_EACH = 20
 PROFILE_LINES = 25
 
-SETUP = f"{CALLERS} callers in 1 process, streams of 100 chunks, 1 router worker, {STORE}; {UPSTREAM}"
+SETUP = f"{CALLERS} callers in 1 process, streams of {{chunks}} chunks, 1 router worker, {STORE}; {UPSTREAM}"
 
 
 @dataclass(frozen=True)
@@ -73,41 +75,52 @@ async def run(report: Report) -> None:
 async def _throughput(report: Report, found: Ways) -> None:
     for caller in (found.direct, found.relay, found.router, found.litellm):
         await caller.run(MODEL, CALLERS, 1)  # warm
-    pairs: dict[str, list[tuple[Run, Run]]] = {"relay": [], "litellm": [], "direct": []}
+    for chunks, streams_each in LENGTHS.items():
+        await _length(report, found, chunks, streams_each)
+
+
+async def _length(report: Report, found: Ways, chunks: int, streams_each: int) -> None:
+    """Measures with streams of so many chunks."""
+    model = f"words-{chunks}"
+    pairs: dict[str, list[tuple[Run, Run]]] = {"litellm": [], "relay": [], "direct": []}
     router_cpu_s = relay_cpu_s = 0.0
     for _ in range(PAIRS):
         began_s = cpu_s(found.relay_process_id)
-        bare = await found.relay.run(MODEL, CALLERS, STREAMS_EACH)
+        bare = await found.relay.run(model, CALLERS, streams_each)
         relay_cpu_s += cpu_s(found.relay_process_id) - began_s
         began_s = found.services.router.cpu_s()
-        routed = await found.router.run(MODEL, CALLERS, STREAMS_EACH)
+        routed = await found.router.run(model, CALLERS, streams_each)
         router_cpu_s += found.services.router.cpu_s() - began_s
         pairs["relay"].append((routed, bare))
-        pairs["direct"].append((routed, await found.direct.run(MODEL, CALLERS, STREAMS_EACH)))
-        pairs["litellm"].append((routed, await found.litellm.run(MODEL, CALLERS, LITELLM_STREAMS_EACH)))
-    _add(report, pairs["litellm"], "the LiteLLM proxy, 1 worker", 20)
-    _add(report, pairs["relay"], "a bare gRPC relay", 0.7)
-    _add(report, pairs["direct"], "the upstream called directly", None)
-    chunks = PAIRS * CALLERS * STREAMS_EACH * 100
+        pairs["direct"].append((routed, await found.direct.run(model, CALLERS, streams_each)))
+        if model == MODEL:
+            pairs["litellm"].append((routed, await found.litellm.run(model, CALLERS, LITELLM_STREAMS_EACH)))
+    setup = SETUP.format(chunks=chunks)
+    _add(report, setup, pairs["litellm"], "the LiteLLM proxy, 1 worker", 20)
+    _add(report, setup, pairs["relay"], "a bare gRPC relay", 0.7)
+    _add(report, setup, pairs["direct"], "the upstream called directly", None)
+    count = PAIRS * CALLERS * streams_each
     report.add(
         Figure(
-            "processor time of a chunk",
-            SETUP,
-            router_cpu_s / chunks * 1e6,
-            "us in the router",
-            "us in the bare gRPC relay",
-            relay_cpu_s / chunks * 1e6,
+            "processor time of a stream",
+            setup,
+            router_cpu_s / count * 1e3,
+            "ms in the router",
+            "ms in the bare gRPC relay",
+            relay_cpu_s / count * 1e3,
             router_cpu_s / relay_cpu_s,
         )
     )
 
 
-def _add(report: Report, pairs: list[tuple[Run, Run]], reference: str, bar: float | None) -> None:
+def _add(report: Report, setup: str, pairs: list[tuple[Run, Run]], reference: str, bar: float | None) -> None:
+    if not pairs:
+        return
     value, other, ratio = median_of_pairs([(a.chunks_per_second, b.chunks_per_second) for a, b in pairs])
     report.add(
         Figure(
             "chunks through the router",
-            SETUP,
+            setup,
             value,
             "chunks/s",
             f"chunks/s of {reference}",
@@ -119,7 +132,7 @@ def _add(report: Report, pairs: list[tuple[Run, Run]], reference: str, bar: floa
     )
     value, other, ratio = median_of_pairs([(a.streams_per_second, b.streams_per_second) for a, b in pairs])
     report.add(
-        Figure("streams through the router", SETUP, value, "streams/s", f"streams/s of {reference}", other, ratio)
+        Figure("streams through the router", setup, value, "streams/s", f"streams/s of {reference}", other, ratio)
     )
 
 
@@ -130,5 +143,5 @@ async def _profile(folder: Path) -> None:
         async with channel_of_its_own(services.address) as channel:
             await RouterCaller(channel, services.metadata).run(MODEL, CALLERS, PROFILED_STREAMS_EACH)
         services.router.terminate()
-    print(f"CPU profile of the router, {SETUP}:")
+    print(f"CPU profile of the router, {SETUP.format(chunks=100)}:")
     pstats.Stats(str(profile)).sort_stats("tottime").print_stats(PROFILE_LINES)
