@@ -22,7 +22,7 @@ class _Relay(grpc.GenericRpcHandler):
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self._session = session
         self._url = url
-        self._handler = grpc.unary_stream_rpc_method_handler(self._forward)
+        self._handler: Any = grpc.unary_stream_rpc_method_handler(self._forward)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """The one method."""

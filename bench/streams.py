@@ -7,7 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 import grpc
@@ -119,7 +119,7 @@ class RelayCaller(Caller):
     """Through the bare relay."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._method = channel.unary_stream(METHOD)
+        self._method: Any = channel.unary_stream(METHOD)
 
     async def texts(self, model: str) -> AsyncIterator[bytes | str]:
         """See Caller."""

@@ -334,7 +334,7 @@ class Session:
         self.buffer.close(
             error=FlowStackError(
                 ending.error,
-                explanation(ending.error, detail, counted=ending.counted),
+                explanation(ending.error, detail, counted=ending.counted, state=state),
                 metadata={**broken.metadata, **metadata},
                 violations=broken.violations,
                 retry_after=broken.retry_after,

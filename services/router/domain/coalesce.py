@@ -32,7 +32,7 @@ def coalesced(events: Sequence[SessionEvent]) -> Sequence[SessionEvent]:
             merged.extend(_deltas(kind, run))
             kind, run = None, []
         if event_kind is TextDelta or event_kind is ReasoningDelta:
-            kind, run = event_kind, [event.text]  # type: ignore[assignment, union-attr]  # narrowed by the line above
+            kind, run = event_kind, [event.text]  # type: ignore[union-attr]  # of a kind that has it
         else:
             merged.append(event)
     if kind is not None:

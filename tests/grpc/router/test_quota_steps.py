@@ -13,6 +13,7 @@ from services.shared.errors import FlowStackError, Reason
 from tests.grpc.router.harness import (
     RouterUnderTest,
     drained,
+    echo_request,
     finished,
     openai_request,
     running_router,
@@ -154,3 +155,20 @@ async def test_after_a_free_failure_the_same_request_is_served(impatient: Router
     assert first.error.metadata["counted"] == "false"
     assert text_of(second.events) == "fine"
     assert impatient.quota.states() == ["RELEASED", "COMMITTED"]
+
+
+async def test_an_error_that_is_counted_later_says_so(impatient: RouterUnderTest) -> None:
+    impatient.quota.faults.silent = {"commit"}
+    call = impatient.chat()
+    await call.write(pb.ChatRequest(start=echo_request("hi", **{"echo.tool": "look"})))
+    while (await call.read()).WhichOneof("event") != "tool_results_wanted":
+        pass
+    await call.done_writing()
+    told = await _badly(call)
+    await heal_quota(impatient.quota, "is silent")
+    await impatient.quota.until_resolved()
+
+    assert told.error is not None
+    assert "will be counted" in told.error.message
+    assert (told.error.metadata["session_state"], told.error.metadata["counted"]) == ("RESERVED", "false")
+    assert impatient.quota.states() == ["COMMITTED"]

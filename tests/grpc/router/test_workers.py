@@ -16,11 +16,13 @@ import grpc
 import pytest
 from flowstack_protos.router.v1 import router_service_pb2_grpc as pb_grpc
 from flowstack_protos.type.v1 import type_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.shared.errors import Reason
 from tests.grpc.router.harness import METADATA, drained, echo_request, finished, read_into
 from tests.grpc.router.process import start, talking
 from tests.support.fake_quota import FakeQuota
+from tests.support.suite import free_ports
 
 CONNECTIONS_MAX = 200
 
@@ -110,6 +112,20 @@ async def test_both_serve_and_both_finish_what_they_have(settings: dict[str, str
     assert set(calls) == {"router-0", "router-1"}
     assert [end.session_state for end in ends] == [type_pb2.SESSION_STATE_COMMITTED] * 2
     assert set(quota.states()) == {"COMMITTED"}
+
+
+async def test_each_has_an_admin_port_and_hears_of_a_new_file(settings: dict[str, str]) -> None:
+    base = free_ports(8)[0]
+    async with two_workers(settings, FLOWSTACK_ADMIN_PORT_BASE=str(base)) as pool:
+        for port in (base, base + 4):
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+                health = health_pb2_grpc.HealthStub(channel)
+                answer = await health.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=20)
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        pool.process.send_signal(signal.SIGHUP)
+        taken = {(await pool.until(lambda line: line["event"] == "providers file taken"))["service"] for _ in "ab"}
+
+    assert taken == {"router-0", "router-1"}
 
 
 async def test_each_releases_what_outlasts_the_grace(settings: dict[str, str], quota: FakeQuota) -> None:

@@ -56,6 +56,25 @@ async def test_bytes_make_it_full_as_well() -> None:
     assert await buffer.take() == deltas("a"), "what was taken no longer counts"
 
 
+async def test_a_writer_that_is_ahead_lets_others_run() -> None:
+    buffer = EventBuffer(events_max=1000, bytes_max=1000, stall_s=10)
+    ran: list[str] = []
+
+    async def write() -> None:
+        for letter in "abcd":
+            await buffer.put(deltas(letter))
+            ran.append(letter)
+
+    async def other() -> None:
+        for number in "12":
+            ran.append(number)
+            await asyncio.sleep(0)
+
+    await asyncio.gather(write(), other())
+    # The first event has a reader to wait for it; from the second on the writer takes turns.
+    assert ran == ["a", "1", "b", "2", "c", "d"]
+
+
 async def test_a_waiting_reader_is_woken() -> None:
     buffer = EventBuffer(events_max=2, bytes_max=1000, stall_s=10)
     reader = asyncio.create_task(buffer.take())
