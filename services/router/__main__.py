@@ -17,6 +17,7 @@ from services.router.config import RouterSettings, operator_secret
 from services.router.domain.request import OpenAiCredentials
 from services.router.limits import SessionLimits
 from services.router.lineup import Lineup
+from services.router.plain import is_plain
 from services.router.providers.echo import EchoProvider
 from services.router.providers.openai import DEFAULT_BASE_URL, OpenAiProvider, OpenAiSettings
 from services.router.providers.port import Provider
@@ -71,6 +72,7 @@ async def _serve(settings: RouterSettings, entries: Catalog, opened: AsyncExitSt
         router_service_pb2_grpc.add_RouterServiceServicer_to_server,
         RouterServicer(service),
         POLICIES,
+        plain={"Complete": is_plain},
     )
     port = Port(
         settings.router_address,
