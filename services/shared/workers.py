@@ -85,7 +85,9 @@ class Workers:
                 await self._first(worker.served, self._failed, self._stopping)
             await self._first(self._failed, self._stopping)
         finally:
-            self._stop()
+            if not self._stopping.is_set():
+                # A second signal would end the grace that the first one began.
+                self._stop()
             if keepers:
                 await asyncio.wait(keepers)
             for one in held:
