@@ -18,6 +18,8 @@ import grpc
 from services.shared.channel import Metadata, ServiceChannel
 
 ROOT = Path(__file__).resolve().parent.parent
+FOLDER = "bench-data-"
+"""Begins the names of the folders of a run's data, on the disk of the tree because a commit has to be durable there."""
 READY_SECONDS = 60
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.litellm import KEY, litellm_proxy
-from bench.processes import ROOT, allow_many_files, cpu_s
+from bench.processes import FOLDER, ROOT, allow_many_files, cpu_s
 from bench.report import PAIRS, Figure, Report, median_of_pairs
 from bench.router_stack import STORE, UPSTREAM, Stack, Upstream, channel_of_its_own, relay, stack, upstream
 from bench.streams import Caller, HttpCaller, RelayCaller, RouterCaller, Run, http_session
@@ -65,10 +65,10 @@ async def ways(folder: Path) -> AsyncIterator[Ways]:
 
 async def run(report: Report) -> None:
     """Measures, and shows where the router's time goes."""
-    with tempfile.TemporaryDirectory(dir=ROOT) as folder:
+    with tempfile.TemporaryDirectory(dir=ROOT, prefix=FOLDER) as folder:
         async with ways(Path(folder)) as found:
             await _throughput(report, found)
-    with tempfile.TemporaryDirectory(dir=ROOT) as folder:
+    with tempfile.TemporaryDirectory(dir=ROOT, prefix=FOLDER) as folder:
         await _profile(Path(folder))
 
 

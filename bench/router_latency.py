@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from bench.processes import ROOT
+from bench.processes import FOLDER, ROOT
 from bench.report import PAIRS, Figure, Report
 from bench.router import MODEL, Ways, ways
 from bench.router_stack import STORE, UPSTREAM
@@ -18,13 +18,14 @@ add at the median, as a share of what LiteLLM adds. LiteLLM needs a quarter of a
 
 async def run(report: Report) -> None:
     """Measures with every number of callers."""
-    with tempfile.TemporaryDirectory(dir=ROOT) as folder:
+    with tempfile.TemporaryDirectory(dir=ROOT, prefix=FOLDER) as folder:
         async with ways(Path(folder)) as found:
-            for callers, (rounds, streams, bar) in ROUNDS.items():
-                await _added(report, found, callers, rounds, streams, bar)
+            for callers in ROUNDS:
+                await _added(report, found, callers)
 
 
-async def _added(report: Report, found: Ways, callers: int, rounds: int, streams: int, bar: float | None) -> None:
+async def _added(report: Report, found: Ways, callers: int) -> None:
+    rounds, streams, bar = ROUNDS[callers]
     three: tuple[Caller, Caller, Caller] = (found.direct, found.router, found.litellm)
     for caller in three:
         await caller.run(MODEL, min(callers, 16), 1)  # warm

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from bench.processes import ROOT, allow_many_files
+from bench.processes import FOLDER, ROOT, allow_many_files
 from bench.report import Figure, Report
 from bench.router_stack import STORE, UPSTREAM, Stack, channel_of_its_own, stack, upstream
 from bench.streams import RouterCaller
@@ -24,7 +24,7 @@ MODEL = "held"
 async def run(report: Report) -> None:
     """Opens the streams, and looks at the router's memory before and after."""
     allow_many_files()
-    with tempfile.TemporaryDirectory(dir=ROOT) as folder:
+    with tempfile.TemporaryDirectory(dir=ROOT, prefix=FOLDER) as folder:
         async with AsyncExitStack() as opened:
             target = await opened.enter_async_context(upstream())
             services = await opened.enter_async_context(stack(target, Path(folder) / "data"))
