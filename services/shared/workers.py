@@ -123,10 +123,7 @@ class Workers:
         delay_s = RESTART_SECONDS_FIRST
         while not self._stopping.is_set():
             started_s = loop.time()
-            process = worker.process = await self._spawn(worker)
-            if self._stopping.is_set():
-                process.terminate()
-            code = await process.wait()
+            code = await self._run_once(worker)
             if self._stopping.is_set():
                 return
             if code == EXIT_STARTUP_FAILED and not worker.served.is_set():
@@ -134,31 +131,47 @@ class Workers:
                 return
             if loop.time() - started_s > STABLE_SECONDS:
                 delay_s = RESTART_SECONDS_FIRST
-            self._log.warning("replacing a worker", pid=process.pid, exit_code=code, delay_s=delay_s)
+            self._log.warning(
+                "replacing a worker", detail=f"{self._name}-{worker.number}", exit_code=code, delay_s=delay_s
+            )
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), delay_s)
             delay_s = min(delay_s * 2, RESTART_SECONDS_MAX)
 
+    async def _run_once(self, worker: _Worker) -> int | None:
+        """Has one process in this place until it ends; answers its exit code, None where it could not be spawned."""
+        try:
+            process = worker.process = await self._spawn(worker)
+        except OSError as error:
+            # The system is out of memory or processes for now.
+            self._log.error("a worker cannot be spawned", detail=os.strerror(error.errno or 0))
+            return None
+        if self._stopping.is_set():
+            process.terminate()
+        return await process.wait()
+
     async def _spawn(self, worker: _Worker) -> asyncio.subprocess.Process:
         ready, writing = os.pipe()
         _when_readable(ready, worker.served)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            f"services.{self._name}",
-            env=os.environ
-            | {
-                self._setting: self._address,
-                WORKER_VARIABLE: str(worker.number),
-                READY_PIPE_VARIABLE: str(writing),
-                PARENT_PIPE_VARIABLE: str(self._pipe[0]),
-            },
-            stdin=asyncio.subprocess.DEVNULL,
-            pass_fds=(writing, self._pipe[0]),
-            # Out of the terminal's process group: Ctrl-C reaches this process alone.
-            start_new_session=True,
-        )
-        os.close(writing)
+        environment = {
+            self._setting: self._address,
+            WORKER_VARIABLE: str(worker.number),
+            READY_PIPE_VARIABLE: str(writing),
+            PARENT_PIPE_VARIABLE: str(self._pipe[0]),
+        }
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                f"services.{self._name}",
+                env=os.environ | environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=(writing, self._pipe[0]),
+                # Out of the terminal's process group: Ctrl-C reaches this process alone.
+                start_new_session=True,
+            )
+        finally:
+            os.close(writing)
         self._log.info("worker", pid=process.pid, detail=f"{self._name}-{worker.number}")
         return process
 

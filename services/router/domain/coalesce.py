@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from services.router.domain.events import ReasoningDelta, SessionEvent, TextDelta
+from services.router.domain.events import ReasoningDelta, SessionEvent, TextDelta, ToolCall
 
 DELTA_CHARACTERS_MAX: Final = 64 * 1024
 """The longest text of one message, at most 256 KiB of UTF-8. Clients of gRPC take messages of 4 MiB by default, and a
@@ -18,7 +18,7 @@ def coalesced(events: Sequence[SessionEvent]) -> Sequence[SessionEvent]:
     Neighbours that are both text, or both reasoning, become one; everything else stays as it is. A message costs
     gRPC some forty microseconds whatever is in it, so a reader who is behind, by one write, is caught up with at once.
     """
-    if len(events) == 1 and not isinstance(events[0], TextDelta | ReasoningDelta):
+    if len(events) == 1 and size_bytes(events) <= DELTA_CHARACTERS_MAX:
         return events
     merged: list[SessionEvent] = []
     run: list[str] = []
@@ -41,8 +41,15 @@ def coalesced(events: Sequence[SessionEvent]) -> Sequence[SessionEvent]:
 
 
 def size_bytes(events: Iterable[SessionEvent]) -> int:
-    """About how much memory the texts of `events` take, in bytes."""
-    return sum(len(event.text) for event in events if isinstance(event, TextDelta | ReasoningDelta))
+    """About how much memory the output in `events` takes, in bytes."""
+    total = 0
+    for event in events:
+        kind = type(event)
+        if kind is TextDelta or kind is ReasoningDelta:
+            total += len(event.text)  # type: ignore[union-attr]  # of a kind that has it
+        elif kind is ToolCall:
+            total += len(event.arguments_json)  # type: ignore[union-attr]  # as above
+    return total
 
 
 def _deltas(kind: type[TextDelta] | type[ReasoningDelta], run: list[str]) -> Iterator[TextDelta | ReasoningDelta]:
