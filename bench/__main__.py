@@ -8,11 +8,14 @@ from pathlib import Path
 
 import uvloop
 
-from bench import billing, providers, quota
+from bench import billing, providers, quota, router, router_latency, router_memory
 from bench.report import Report
 
 PARTS: dict[str, Callable[[Report], Awaitable[None]]] = {
     "quota": quota.run,
+    "router": router.run,
+    "router-latency": router_latency.run,
+    "router-memory": router_memory.run,
     "providers": providers.run,
     "billing": billing.run,
 }

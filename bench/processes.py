@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,8 @@ import grpc
 from services.shared.channel import Metadata, ServiceChannel
 
 ROOT = Path(__file__).resolve().parent.parent
+FOLDER = "bench-data-"
+"""Begins the names of the folders of a run's data, on the disk of the tree because a commit has to be durable there."""
 READY_SECONDS = 60
 
 
@@ -24,15 +27,62 @@ READY_SECONDS = 60
 class Server:
     """A running server, and a channel to it."""
 
-    process_id: int
+    process: subprocess.Popen[bytes]
     data: Path
     address: str
     channel: ServiceChannel
+
+    @property
+    def process_id(self) -> int:
+        """The process's id."""
+        return self.process.pid
 
     def resident_bytes(self) -> int:
         """The memory that the process holds now."""
         pages = int(Path(f"/proc/{self.process_id}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def cpu_s(self) -> float:
+        """The processor time that the process has used so far, in seconds."""
+        return cpu_s(self.process_id)
+
+    def terminate(self) -> None:
+        """Asks the process to end, and waits until it has."""
+        self.process.terminate()
+        self.process.wait(READY_SECONDS)
+
+
+def cpu_s(process_id: int) -> float:
+    """The processor time that a process has used so far, in seconds."""
+    fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def allow_many_files() -> None:
+    """Raises this process's limit of open files, and its children's, to what the system allows."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+@contextmanager
+def child(arguments: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs a program until the block ends."""
+    process = subprocess.Popen(
+        arguments,
+        cwd=ROOT,
+        env=os.environ | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def free_port() -> int:
@@ -55,7 +105,7 @@ async def running(arguments: list[str], address: str, data: Path, environment: d
             metadata: Metadata = ()
             if token.exists():
                 metadata = (("authorization", f"Bearer {token.read_text().strip()}"),)
-            yield Server(process.pid, data, address, ServiceChannel(channel, metadata))
+            yield Server(process, data, address, ServiceChannel(channel, metadata))
     finally:
         process.kill()
         await asyncio.to_thread(process.wait)

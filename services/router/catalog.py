@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -15,12 +16,16 @@ from services.router.domain.request import Choice
 from services.router.providers.traits import Reasoning
 from services.shared.errors import FlowStackError, Reason
 from services.shared.settings import StartupError
+from services.shared.toml_lines import line_of
 
 KINDS: Final = ("echo", "openai", "anthropic", "bedrock")
 """The protocols that are built in."""
 
 MODEL_BYTES_MAX: Final = 256
 """What a request's `model` can hold."""
+
+NEAR_MAX: Final = 3
+"""How many names are proposed for one that is not known."""
 
 MODALITIES: Final = ("text", "image")
 REASONING: Final = tuple(way.value for way in Reasoning)
@@ -98,9 +103,10 @@ class Catalog:
             return entry, entry.aliases[choice.model]
         if entry.any_model:
             return entry, choice.model
+        near = _near(choice.model, (*entry.models, *entry.aliases))
         raise FlowStackError(
             Reason.MODEL_NOT_FOUND,
-            f"The provider {entry.name} has no such model here. ListModels names those that it has.",
+            f"The provider {entry.name} has no such model here.{near} ListModels names those that it has.",
             metadata={"provider": entry.name},
         )
 
@@ -114,9 +120,16 @@ class Catalog:
         if entry is None:
             configured = ", ".join(sorted(self.providers)) or "none"
             raise FlowStackError(
-                Reason.MODEL_NOT_FOUND, f"That provider is not configured here. Configured: {configured}."
+                Reason.MODEL_NOT_FOUND,
+                f"That provider is not configured here.{_near(name, tuple(self.providers))} Configured: {configured}.",
             )
         return entry
+
+
+def _near(name: str, known: Sequence[str]) -> str:
+    """A question after what may have been meant, to go behind a sentence; empty where nothing is like it."""
+    near = difflib.get_close_matches(name, known, NEAR_MAX)
+    return f" Did you mean {' or '.join(near)}?" if near else ""
 
 
 def base_url_fault(url: str) -> str | None:
@@ -144,7 +157,8 @@ def load(path: Path) -> Catalog:
         StartupError: it cannot be read, or says something that is not understood; the message says where.
     """
     try:
-        document = tomllib.loads(path.read_text())
+        text = path.read_text(encoding="utf-8")
+        document = tomllib.loads(text)
     except OSError as error:
         raise StartupError(
             f"The providers file {path} cannot be read ({error.strerror}). Set FLOWSTACK_PROVIDERS_FILE."
@@ -154,7 +168,9 @@ def load(path: Path) -> Catalog:
     try:
         return parse(document)
     except ValueError as error:
-        raise StartupError(f"The providers file {path} is not valid: {error}.") from error
+        line = line_of(text, str(error))
+        place = "" if line is None else f", line {line},"
+        raise StartupError(f"The providers file {path}{place} is not valid: {error}.") from error
 
 
 def parse(document: Mapping[str, Any]) -> Catalog:
@@ -264,7 +280,7 @@ def _aliases(models: Mapping[str, Model], path: str) -> dict[str, str]:
     for model in models.values():
         for alias in model.aliases:
             if alias in models or alias in aliases:
-                raise ValueError(f"{path}.models: the alias {alias} stands for two models")
+                raise ValueError(f"{path}.models.{model.name}.aliases: the alias {alias} stands for two models")
             aliases[alias] = model.name
     return aliases
 

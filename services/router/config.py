@@ -24,6 +24,7 @@ class RouterSettings(CommonSettings):
     session_time_limit_seconds: float = Field(300, gt=0, le=3300)
     lease_seconds: float = Field(330, gt=0, le=3600)
     echo: bool | None = None
+    router_workers: int = Field(1, ge=1, le=64)
 
     @field_validator("openai_base_url", "anthropic_base_url", "bedrock_endpoint_url")
     @classmethod

@@ -18,9 +18,11 @@ _SENTENCES = {
 }
 
 
-def explanation(reason: Reason, detail: str, *, counted: bool) -> str:
-    """The message for an error of a session."""
-    verdict = "The session was counted." if counted else "The session was not counted."
+def explanation(reason: Reason, detail: str, *, counted: bool, state: SessionState) -> str:
+    """The message for an error of a session that is to be counted or not, and stands so at quota by now."""
+    verdict = "The session was not counted."
+    if counted:
+        verdict = "The session will be counted." if state is SessionState.RESERVED else "The session was counted."
     return " ".join(part for part in (_SENTENCES[reason], verdict, detail) if part)
 
 

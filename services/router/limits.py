@@ -25,6 +25,8 @@ class SessionLimits:
     """How long a client may take nothing while its buffer is full."""
     buffer_events: int = 64
     """Events that may wait for the client before the provider is slowed down."""
+    buffer_bytes: int = 16 * 1024
+    """Text that may wait for it, in bytes."""
 
     def check(self) -> None:
         """Refuses a lease that could end while its session runs.

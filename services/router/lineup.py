@@ -52,6 +52,11 @@ class Lineup:
             self.providers[candidate.provider].check(candidate, request.prompt)
         return candidates
 
+    async def aclose(self) -> None:
+        """Closes every provider's connections."""
+        for provider in self.providers.values():
+            await provider.aclose()
+
     def _owners(self, entries: list[ProviderEntry], credentials: tuple[Credentials, ...]) -> dict[str, Credentials]:
         """Which provider each of the caller's credentials is for.
 
@@ -72,6 +77,14 @@ class Lineup:
         return owners
 
     def _candidate(self, entry: ProviderEntry, model: str, credentials: Credentials | None) -> Candidate:
+        listed = entry.models.get(model)
+        most = listed.max_output_tokens if listed else None
         if credentials is not None or entry.kind == "echo":
-            return Candidate(entry.name, model, CredentialMode.BYOK, credentials)
-        return Candidate(entry.name, model, CredentialMode.MANAGED, has_credentials=entry.name in self.managed)
+            return Candidate(entry.name, model, CredentialMode.BYOK, credentials, max_output_tokens=most)
+        return Candidate(
+            entry.name,
+            model,
+            CredentialMode.MANAGED,
+            has_credentials=entry.name in self.managed,
+            max_output_tokens=most,
+        )

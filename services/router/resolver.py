@@ -14,7 +14,7 @@ from services.router.ports import QuotaPort
 from services.shared import failpoints
 from services.shared.clock import Clock
 from services.shared.errors import FlowStackError, Reason
-from services.shared.log import get_logger
+from services.shared.log import frames_of, get_logger
 
 RETRY_SECONDS_MIN: Final = 0.05
 RETRY_SECONDS_MAX: Final = 2.0
@@ -72,10 +72,16 @@ class Resolver:
             for task in unfinished:
                 task.cancel()
             if unfinished:
-                self._log.error("resolutions given up", count=len(unfinished))
                 await asyncio.wait(unfinished)
 
     async def _resolve(self, claim: Claim, ending: Ending, outcome: Outcome) -> Resolution | None:
+        try:
+            return await self._repeat(claim, ending, outcome)
+        except asyncio.CancelledError:
+            self._lost(claim, ending, Reason.SHUTTING_DOWN)
+            raise
+
+    async def _repeat(self, claim: Claim, ending: Ending, outcome: Outcome) -> Resolution | None:
         delay_s = RETRY_SECONDS_MIN
         while True:
             try:
@@ -84,6 +90,10 @@ class Resolver:
                 if error.reason is Reason.SESSION_ALREADY_RESOLVED:
                     return self._disagreed(claim, ending, error)
                 reason = error.reason
+            except Exception as error:
+                # A defect on the way to quota costs a repeat, not the session. Its text may hold anything.
+                self._log.error("defect", error_type=type(error).__name__, traceback=frames_of(error))
+                reason = Reason.INTERNAL
             else:
                 self.counts.resolved += 1
                 return resolution
@@ -118,9 +128,11 @@ class Resolver:
             self.counts.lost_commits += 1
         else:
             self.counts.lost_releases += 1
+        lost = self.counts.lost_commits if ending.counted else self.counts.lost_releases
         self._log.error(
             "session could not be resolved",
             session_id=claim.session_id,
             reason=reason.value,
             detail="commit" if ending.counted else "release",
+            count=lost,
         )

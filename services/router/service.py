@@ -136,6 +136,11 @@ class RouterService:
             self._log.error("defect", error_type=type(error).__name__, traceback=frames_of(error))
             session.buffer.close(error=FlowStackError(Reason.INTERNAL, "FlowStack failed at this session."))
 
+    def exchange(self, lineup: Lineup) -> set[asyncio.Task[None]]:
+        """Starts new sessions with `lineup` from now on; answers those that run, with what was before it."""
+        self.lineup = lineup
+        return set(self._running)
+
     @property
     def running(self) -> int:
         """How many sessions run."""

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Final
 
 from services.router.buffer import EventBuffer, ReaderStalledError
+from services.router.domain.coalesce import coalesced
 from services.router.domain.endings import Cause, Ending, Situation, decide
 from services.router.domain.events import (
     AttemptFailed,
@@ -25,7 +26,7 @@ from services.router.domain.events import (
     ToolResultsWanted,
 )
 from services.router.domain.outcome import FinishReason, Outcome, SessionState
-from services.router.domain.quota import Grant, Quota, Reservation, Resolution
+from services.router.domain.quota import Grant, Reservation, Resolution
 from services.router.domain.request import (
     Candidate,
     CompletionRequest,
@@ -132,11 +133,13 @@ class Session:
         self._began_s = world.clock.monotonic_s()
         self._tally = Tally(self._began_s)
         self._reserved = False
+        self._plans_cap = 0
         self._stopped: Cause | None = None
         self._ending = False
         self._task: asyncio.Task[None] | None = None
         self._log = get_logger()
-        self.buffer = EventBuffer(world.limits.buffer_events, world.limits.reader_stall_s)
+        limits = world.limits
+        self.buffer = EventBuffer(limits.buffer_events, limits.buffer_bytes, limits.reader_stall_s)
 
     def start(self) -> asyncio.Task[None]:
         """Begins, in a task of its own."""
@@ -194,7 +197,8 @@ class Session:
     async def _converse(self) -> FinishReason:
         grant = await self._reserve()
         self._check_credentials()
-        prompt = _capped(self._assignment.request.prompt, grant.quota)
+        self._plans_cap = grant.quota.max_output_tokens
+        prompt = self._assignment.request.prompt
         await self.buffer.put((SessionStarted(self._assignment.session_id, grant.quota),))
         results, loop = self._assignment.results, ToolLoop(grant.quota.max_tool_rounds)
         candidates = self._assignment.candidates
@@ -269,6 +273,7 @@ class Session:
         monotonic_s, tally, put = self._world.clock.monotonic_s, self._tally, self.buffer.put
         answer: list[ProviderEvent] | None = None if self._assignment.results is None else []
         tally.begin(candidate, monotonic_s())
+        prompt = _capped(prompt, self._plans_cap, candidate)
         async with self._world.providers[candidate.provider].open(candidate, prompt) as stream:
             finish = None
             while finish is None:
@@ -276,6 +281,7 @@ class Session:
                 if isinstance(events[-1], Finish):
                     finish, events = events[-1], events[:-1]
                 if events:
+                    events = coalesced(events)  # type: ignore[assignment, arg-type]  # output in, output out
                     if not tally.output_begun:
                         tally.output(monotonic_s())
                     tally.tool_calls += sum(type(event) is ToolCall for event in events)
@@ -328,7 +334,7 @@ class Session:
         self.buffer.close(
             error=FlowStackError(
                 ending.error,
-                explanation(ending.error, detail, counted=ending.counted),
+                explanation(ending.error, detail, counted=ending.counted, state=state),
                 metadata={**broken.metadata, **metadata},
                 violations=broken.violations,
                 retry_after=broken.retry_after,
@@ -371,9 +377,13 @@ def _caller_error(error: FlowStackError) -> _BrokenError:
     return _BrokenError(Cause.CALLER_ERROR, error.message, violations=error.violations)
 
 
-def _capped(prompt: Prompt, quota: Quota) -> Prompt:
-    """`prompt` within the plan's cap on output tokens; 0 means that there is none."""
-    cap, asked = quota.max_output_tokens, prompt.max_output_tokens
-    if cap <= 0 or (asked is not None and asked <= cap):
+def _capped(prompt: Prompt, plans: int, candidate: Candidate) -> Prompt:
+    """`prompt` within the plan's cap on output tokens, `plans`; 0 means that there is none.
+
+    A cap that is over what the model can give would be refused by its provider, though the caller asked for nothing.
+    """
+    asked = prompt.max_output_tokens
+    if plans <= 0 or (asked is not None and asked <= plans):
         return prompt
-    return replace(prompt, max_output_tokens=cap)
+    models = candidate.max_output_tokens
+    return replace(prompt, max_output_tokens=plans if models is None else min(plans, models))

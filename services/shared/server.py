@@ -38,6 +38,12 @@ PEERS_PIPE_VARIABLE: Final = "FLOWSTACK_PEERS_PIPE"
 """Names a pipe's descriptor that the supervisor and the services that need this one hold open. Where it is set, the
 service outlives its supervisor until those have ended too."""
 
+WORKER_VARIABLE: Final = "FLOWSTACK_WORKER"
+"""The number of this process among the workers that share a port, from 0; not set for a process that is alone."""
+
+READY_PIPE_VARIABLE: Final = "FLOWSTACK_READY_PIPE"
+"""Names a pipe's descriptor to which a worker writes a byte once it serves."""
+
 ORPHAN_SECONDS: Final = 30.0
 """How long a service whose supervisor is gone waits for those that need it."""
 
@@ -54,9 +60,7 @@ never does anything must not hold a server for longer."""
 GC_YOUNG_OBJECTS: Final = 20_000
 SWITCH_SECONDS: Final = 0.001
 
-OPTIONS: Final = (
-    # Without this a second server would bind a taken port and silently take half of its calls.
-    ("grpc.so_reuseport", 0),
+_COMMON_OPTIONS: Final = (
     ("grpc.max_receive_message_length", TRANSPORT_BYTES_MAX),
     ("grpc.max_send_message_length", -1),
     ("grpc.max_metadata_size", 16 * 1024),
@@ -65,6 +69,11 @@ OPTIONS: Final = (
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
 )
+
+# Without this a second server would bind a taken port and silently take half of its calls.
+OPTIONS: Final = (*_COMMON_OPTIONS, ("grpc.so_reuseport", 0))
+SHARED_OPTIONS: Final = (*_COMMON_OPTIONS, ("grpc.so_reuseport", 1))
+"""Of a worker, which shares its port with the others."""
 
 OPEN_POLICIES: Final = dict.fromkeys((*health.METHODS, *REFLECTION_METHODS), Policy.OPEN)
 """Of what stands on every port."""
@@ -110,13 +119,32 @@ class Port:
     """Makes the authenticator from the policies of all methods of the port."""
     internal: bool = False
     """Demands client certificates where TLS is configured."""
+    options: Sequence[tuple[str, int]] = ()
+    """gRPC's, beside those of every port."""
+
+
+def worker_number() -> int | None:
+    """Which of several workers this process is; None where it is alone."""
+    number = os.environ.get(WORKER_VARIABLE)
+    return None if number is None else int(number)
 
 
 class ServiceHost:
     """One service's servers, from start to drain."""
 
-    def __init__(self, name: str, settings: CommonSettings, ports: Sequence[Port]) -> None:
+    def __init__(
+        self, name: str, settings: CommonSettings, ports: Sequence[Port], *, worker: int | None = None
+    ) -> None:
+        """Prepares to serve.
+
+        Args:
+            name: the service, one of SERVICES.
+            settings: the service's.
+            ports: what to listen on.
+            worker: its number among the processes that share these ports; None where it is alone.
+        """
         self._name = name
+        self._worker = worker
         self._settings = settings
         self._ports = ports
         self._servers: list[grpc.aio.Server] = []
@@ -171,7 +199,8 @@ class ServiceHost:
         policies: dict[str, Policy] = dict(OPEN_POLICIES)
         for registration in port.registrations:
             policies |= registration.full_policies()
-        server = grpc.aio.server(options=OPTIONS)
+        shared = self._worker is not None
+        server = grpc.aio.server(options=(*(SHARED_OPTIONS if shared else OPTIONS), *port.options))
         plain = {
             f"/{registration.descriptor.full_name}/{name}": look
             for registration in port.registrations
@@ -184,7 +213,7 @@ class ServiceHost:
             names.append(registration.descriptor.full_name)
         self._add_common(guarded, names, port.address)
         credentials = server_credentials(self._settings, port.address, port.setting, internal=port.internal)
-        self.bound_ports.append(bind(server, port.address, port.setting, credentials))
+        self.bound_ports.append(bind(server, port.address, port.setting, credentials, shared=shared))
         await server.start()
         self._servers.append(server)
         self._log.info("listening", address=port.address, port=self.bound_ports[-1])
@@ -196,9 +225,10 @@ class ServiceHost:
             add_reflection(guarded, [*names, health.NAME], self._closing)
 
     async def _serve_admin(self) -> None:
-        """Channelz and health, in plaintext on loopback only."""
+        """Channelz and health, in plaintext on loopback only; a worker's port is its own."""
         base = self._settings.admin_port_base
-        address = f"127.0.0.1:{base + SERVICES.index(self._name) if base else 0}"
+        place = SERVICES.index(self._name) + len(SERVICES) * (self._worker or 0)
+        address = f"127.0.0.1:{base + place if base else 0}"
         server = grpc.aio.server(options=OPTIONS)
         add_ChannelzServicer_to_server(ChannelzServicer(), server)
         guarded = RpcInterceptor(server, Authenticator(OPEN_POLICIES))
@@ -208,15 +238,29 @@ class ServiceHost:
         self._admin = server
 
 
-def bind(server: grpc.aio.Server, address: str, setting: str, credentials: grpc.ServerCredentials | None) -> int:
+def bind(
+    server: grpc.aio.Server,
+    address: str,
+    setting: str,
+    credentials: grpc.ServerCredentials | None,
+    *,
+    shared: bool = False,
+) -> int:
     """Binds `address` and returns the port number.
+
+    Args:
+        server: what is to listen.
+        address: where.
+        setting: the variable that sets the address, for messages.
+        credentials: of TLS; None for plaintext.
+        shared: whether other workers listen there too, so that it is no error when it is taken.
 
     Raises:
         StartupError: the port is taken, or the address is none of this machine's.
     """
     # gRPC gives no reason, and takes the file of a Unix socket away from a server that uses it.
     held: list[socket.socket] = []
-    problem = listening_problem(address, held)
+    problem = None if shared else listening_problem(address, held)
     for one in held:
         one.close()
     if problem is not None:
@@ -269,9 +313,12 @@ async def serve_until_signal(
             # Nobody is left who could say that it takes too long.
             hurry.set()
 
-    _watch_supervisor(loop, on_orphaned)
+    watch_supervisor(loop, on_orphaned)
     await host.start()
     settle()
+    if ready := os.environ.get(READY_PIPE_VARIABLE):
+        os.write(int(ready), b"1")
+        os.close(int(ready))
     await stop.wait()
     log.get_logger().info("draining", delay_s=grace_s)
     await host.announce_drain()
@@ -298,7 +345,7 @@ async def _unless(hurry: asyncio.Event, work: Awaitable[None]) -> bool:
     return False
 
 
-def _watch_supervisor(loop: asyncio.AbstractEventLoop, on_orphaned: Callable[[], None]) -> None:
+def watch_supervisor(loop: asyncio.AbstractEventLoop, on_orphaned: Callable[[], None]) -> None:
     """Calls `on_orphaned` when the supervisor has ended, and those who need this service as well, or are given up."""
     parent, peers = (os.environ.get(name) for name in (PARENT_PIPE_VARIABLE, PEERS_PIPE_VARIABLE))
     if peers:

@@ -159,6 +159,8 @@ class Candidate:
     credentials: Credentials | None = field(default=None, repr=False)
     has_credentials: bool = True
     """False where neither the caller nor the operator has any: it can be put to quota, never to its provider."""
+    max_output_tokens: int | None = None
+    """The most that the model gives in one answer; None where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,7 +156,10 @@ async def running_router(
         {
             "echo": ProviderEntry("echo", "echo", models={"echo-1": Model("echo-1")}),
             "openai": ProviderEntry(
-                "openai", "openai", models={"gpt-4o": Model("gpt-4o", ("best",))}, aliases={"best": "gpt-4o"}
+                "openai",
+                "openai",
+                models={"gpt-4o": Model("gpt-4o", ("best",), max_output_tokens=16_384)},
+                aliases={"best": "gpt-4o"},
             ),
             "backup": ProviderEntry("backup", dialect.name, any_model=True),
             "bare": ProviderEntry("bare", "openai", any_model=True),

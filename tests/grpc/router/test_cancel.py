@@ -140,7 +140,8 @@ async def test_echo_at_every_delta(router: RouterUnderTest) -> None:
         seen = 0
         router.sleeps.pass_(words)
         async for event in call:
-            seen += event.WhichOneof("event") == "text_delta"
+            # What was waiting comes as one.
+            seen += len(event.text_delta.split())
             if seen == words:
                 break
         call.cancel()
@@ -159,7 +160,7 @@ async def test_a_reader_that_stalls_ends_as_counted(quota: FakeQuota, upstream: 
             await exchange.text("x" * 60_000)
 
     upstream.script(floods)
-    limits = SessionLimits(reader_stall_s=0.3)
+    limits = SessionLimits(reader_stall_s=1.0)
     async with running_router(quota, upstream, limits=limits) as router:
         call = router.complete(openai_request())
         await call.read()

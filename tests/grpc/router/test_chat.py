@@ -231,6 +231,47 @@ async def test_results_that_do_not_come_in_time(quota: FakeQuota, upstream: Faul
     assert quota.states() == ["COMMITTED"]
 
 
+async def test_the_time_limit_while_results_are_owed_ends_well_and_counts(
+    quota: FakeQuota, upstream: FaultServer
+) -> None:
+    limits = SessionLimits(time_limit_s=0.3, tool_results_s=30)
+    async with running_router(quota, upstream, limits=limits) as router:
+        call, _ = await start(router, echo_request("hi", **{"echo.tool": "look"}))
+        end = finished(await read_into([], call))
+
+    assert end.finish_reason == type_pb2.FINISH_REASON_TIME_LIMIT
+    assert quota.states() == ["COMMITTED"]
+
+
+async def test_many_calls_over_many_rounds_answered_in_any_order(router: RouterUnderTest) -> None:
+    ids = [f"call_{n}" for n in range(8)]
+
+    async def calls_all(exchange: Exchange) -> None:
+        await exchange.head()
+        for position, id_ in enumerate(ids):
+            await exchange.event(**call_delta(position, id_, "look", "{}"))
+        await exchange.finish("tool_calls")
+
+    rounds = 5
+    router.upstream.script(*[calls_all] * rounds, answers)
+    call, events = await start(router, openai_request(tools=[pb.Tool(name="look")]))
+    for number in range(rounds):
+        assert list(events[-1].tool_results_wanted.tool_call_ids) == ids
+        turned = ids[number:] + ids[:number]
+        for some in (turned[:1], turned[1:6], turned[6:]):
+            await call.write(results(*((id_, f"{id_} in round {number}") for id_ in reversed(some))))
+        while (event := await call.read()).WhichOneof("event") in ("tool_call", "text_delta"):
+            pass
+        events.append(event)
+
+    last = router.upstream.requests[-1].json["messages"]
+    assert [m["tool_call_id"] for m in last if m["role"] == "tool"] == ids * rounds
+    assert last[-1]["content"] == f"{ids[-1]} in round {rounds - 1}"
+    assert finished(events).outcome.tool_call_count == rounds * len(ids)
+    assert len(router.quota.reservations) == 1
+    assert router.quota.states() == ["COMMITTED"]
+
+
 async def test_results_over_the_limit_of_a_session(router: RouterUnderTest) -> None:
     router.upstream.script(calls_two_tools)
     call, _ = await start(router, openai_request(tools=[pb.Tool(name="look"), pb.Tool(name="feel")]))

@@ -118,6 +118,41 @@ def test_what_is_not_understood_is_named(document: dict[str, Any], path: str) ->
         parse(document)
 
 
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("[providers.p]\nkind = 'openai'\n\n[providers.p.models.m]\ncontext_tokens = 0\n", 5),
+        ("[providers.p]\nkind = 'openai'\nbase_uri = 'x'\n", 3),
+        ("# one\n\n[providers.p]\nbase_url = 'http://h'\n", 3),
+        ("[providers.p]\nkind = 'openai'\n[providers.p.models.m]\naliases = ['n']\n[providers.p.models.n]\n", 4),
+        ("[providers.p]\nkind = 'openai'\nbase_url = \n", 3),
+    ],
+)
+def test_an_error_names_its_line(tmp_path: Path, content: str, line: int) -> None:
+    path = tmp_path / "providers.toml"
+    path.write_text(content)
+    with pytest.raises(StartupError, match=rf"line {line}\b"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "near"),
+    [
+        ("openai", "gpt4o", "gpt-4o"),
+        ("openai", "omny", "omni"),
+        ("opnai", "gpt-4o", "openai"),
+        ("openai", "claude", ""),
+        ("zzz", "gpt-4o", ""),
+    ],
+)
+def test_a_name_that_is_nearly_right_is_answered_with_the_right_one(provider: str, model: str, near: str) -> None:
+    with pytest.raises(FlowStackError) as caught:
+        parse(tomllib.loads(FILE)).find(Choice(provider, model))
+    proposed = f"Did you mean {near}?" if near else ""
+    assert ("Did you mean" in caught.value.message) is bool(near)
+    assert proposed in caught.value.message
+
+
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     broken = tmp_path / "broken.toml"
     broken.write_text("[providers\n")

@@ -18,6 +18,18 @@ def test_the_lease_outlasts_the_session_by_a_margin(limit: int, lease: int, ok: 
             settings.limits()
 
 
+@pytest.mark.parametrize("workers", ["0", "65", "-1", "many", "1.5"])
+def test_a_number_of_workers_that_does_not_fit(monkeypatch: pytest.MonkeyPatch, workers: str) -> None:
+    monkeypatch.setenv("FLOWSTACK_ROUTER_WORKERS", workers)
+    with pytest.raises(StartupError, match="FLOWSTACK_ROUTER_WORKERS"):
+        load(RouterSettings)
+
+
+def test_one_worker_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FLOWSTACK_ROUTER_WORKERS", raising=False)
+    assert load(RouterSettings).router_workers == 1
+
+
 @pytest.mark.parametrize(
     ("address", "echo", "enabled"),
     [

@@ -39,6 +39,20 @@ def request(*choices: str, credentials: tuple[OpenAiCredentials | AnthropicCrede
     return CompletionRequest(prompt, named, credentials)
 
 
+def test_a_candidate_knows_what_its_model_can_give() -> None:
+    listed = {"m": Model("m", max_output_tokens=4096), "n": Model("n")}
+    lineup = Lineup(
+        Catalog({"openai": ProviderEntry("openai", "openai", any_model=True, models=listed)}),
+        {"openai": EchoProvider()},
+        frozenset(),
+    )
+    prompt = Prompt((Message(Role.USER, (TextPart("x"),)),))
+    choices = tuple(Choice("openai", name) for name in ("m", "n", "other"))
+    candidates = lineup.candidates(CompletionRequest(prompt, choices, (KEY,)))
+
+    assert [candidate.max_output_tokens for candidate in candidates] == [4096, None, None]
+
+
 @pytest.mark.parametrize(
     ("choices", "modes"),
     [

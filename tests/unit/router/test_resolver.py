@@ -117,12 +117,30 @@ async def test_a_disagreement_is_counted_and_told() -> None:
     assert resolver.counts.disagreed == 1
 
 
-async def test_a_shutdown_waits_only_so_long() -> None:
+async def test_a_defect_on_the_way_to_quota_is_repeated_as_well() -> None:
+    class BrokenOnce(ScriptedQuota):
+        async def commit(self, account_id: str, session_id: str, outcome: Outcome) -> Resolution:
+            if not self.commands:
+                self.commands.append("defect")
+                raise ValueError("not for anybody's eyes")
+            return await super().commit(account_id, session_id, outcome)
+
+    quota = BrokenOnce(None)
+    resolution, resolver, _ = await resolved(quota, COMMIT)
+
+    assert resolution == Resolution(SessionState.COMMITTED, None)
+    assert quota.commands == ["defect", "commit"]
+    assert resolver.counts.lost_commits == 0
+
+
+@pytest.mark.parametrize(("ending", "lost"), [(COMMIT, (1, 0)), (RELEASE, (0, 1))])
+async def test_a_shutdown_waits_only_so_long_and_counts_what_it_gives_up(ending: Ending, lost: tuple[int, int]) -> None:
     async def forever(_: float) -> None:
         await asyncio.Event().wait()
 
     resolver = Resolver(ScriptedQuota(Reason.QUOTA_UNAVAILABLE), HandClock(), forever)
-    task = resolver.start(CLAIM, COMMIT, OUTCOME)
+    task = resolver.start(CLAIM, ending, OUTCOME)
     await resolver.idle(0.01)
 
     assert task.cancelled()
+    assert (resolver.counts.lost_commits, resolver.counts.lost_releases) == lost
