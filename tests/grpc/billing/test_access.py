@@ -75,6 +75,7 @@ SERVED = {
     f"{PACKAGE}SubscriptionService/ListPlans",
     f"{PACKAGE}SubscriptionService/GetSubscription",
     f"{PACKAGE}UsageService/GetUsage",
+    f"{PACKAGE}UsageService/ReconcileUsage",
 }
 NOT_SERVED = sorted(set(METHODS) - SERVED - INTERNAL_ONLY)
 
