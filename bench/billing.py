@@ -50,7 +50,7 @@ class Place:
 
 async def run(report: Report) -> None:
     """Measures all."""
-    with tempfile.TemporaryDirectory(dir=ROOT) as folder, running_server(fsync="on") as postgres:
+    with tempfile.TemporaryDirectory(dir=ROOT, prefix=".bench-") as folder, running_server(fsync="on") as postgres:
         databases = Databases(postgres.address, postgres.address())
         for setup in (SQLITE, POSTGRESQL):
             place = Place(setup, Path(folder), databases)
@@ -85,7 +85,7 @@ async def _ingest(report: Report, place: Place) -> None:
 
 
 async def _authentications(report: Report, place: Place) -> None:
-    with tempfile.TemporaryDirectory(dir=ROOT) as folder:
+    with tempfile.TemporaryDirectory(dir=ROOT, prefix=".bench-") as folder:
         data = Path(folder)
         async with (
             place.fresh() as address,
@@ -116,7 +116,7 @@ async def _authentications(report: Report, place: Place) -> None:
 
 async def _usage(report: Report, place: Place) -> None:
     many = MANY_IN_LONG_RUN if report.long else MANY
-    with tempfile.TemporaryDirectory(dir=ROOT) as folder:
+    with tempfile.TemporaryDirectory(dir=ROOT, prefix=".bench-") as folder:
         data = Path(folder)
         # One quota for both, so that what differs is the ledger alone.
         async with quota_server(data) as quota, place.fresh() as small, place.fresh() as large:

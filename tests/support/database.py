@@ -74,6 +74,15 @@ def billing_postgres(postgres: Databases, billing_template: str) -> Iterator[str
 
 
 @pytest.fixture(params=STORES)
+def empty(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of a database with nothing in it."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'billing.db'}"
+    address: str = request.getfixturevalue("empty_postgres")
+    return address
+
+
+@pytest.fixture(params=STORES)
 def database_address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The address of a database that billing can open: a SQLite file that is not there yet, or PostgreSQL."""
     if request.param == "sqlite":

@@ -91,8 +91,8 @@ def entry_from_proto(event: pb.SessionEvent) -> LedgerEntry:
         us_from_proto(session.expire_time),
         us_from_proto(session.resolve_time),
         _counted_mode(session),
-        outcome.served_provider,
-        outcome.served_model,
+        _storable(outcome.served_provider),
+        _storable(outcome.served_model),
         outcome.served_credential_mode,
         outcome.input_tokens if outcome.HasField("input_tokens") else None,
         outcome.output_tokens if outcome.HasField("output_tokens") else None,
@@ -102,12 +102,17 @@ def entry_from_proto(event: pb.SessionEvent) -> LedgerEntry:
         outcome.tokens_estimated,
         outcome.finish_reason,
         session.release_reason,
-        session.api_key_id,
-        session.request_id,
+        _storable(session.api_key_id),
+        _storable(session.request_id),
         orjson.dumps(dict(session.labels), option=orjson.OPT_SORT_KEYS).decode(),
         _detail(session),
         session.entitlement_revision,
     )
+
+
+def _storable(text: str) -> str:
+    """The text without U+0000, which PostgreSQL cannot store: one such event would keep its partition for ever."""
+    return text.replace("\0", "\ufffd")
 
 
 def _counted_mode(session: type_pb2.Session) -> int:

@@ -106,7 +106,7 @@ class SessionEventReader:
             try:
                 leases = await self._balance()
                 await self._booking.book_strays()
-            except FlowStackError as error:
+            except Exception as error:  # raised again where the batches are taken in
                 await waiting.put(error)
                 return
             if {lease.partition: lease.fence for lease in leases} != {

@@ -191,7 +191,9 @@ async def _accounts(transaction: Transaction, account_id: str, after: Position |
         return ()
     try:
         return (await transaction.accounts.get(account_id),)
-    except FlowStackError:
+    except FlowStackError as error:
+        if error.reason is not Reason.ACCOUNT_NOT_FOUND:
+            raise
         return ()
 
 

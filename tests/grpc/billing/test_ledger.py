@@ -94,6 +94,21 @@ async def test_a_row_holds_what_the_session_was(
     }
 
 
+async def test_text_that_cannot_be_stored_does_not_hold_its_partition_up(
+    settings: BillingSettings, clock: ManualClock, quota: FakeQuotaEvents
+) -> None:
+    outcome = type_pb2.SessionOutcome(served_model="m\0", provider_request_id="p\0")
+    async with billing(settings, clock) as service:
+        account_id = await new_account(service)
+        await quota.resolve(account_id, "ses_1", outcome=outcome, request_id="a\0b", labels={"k\0": "v\0"})
+        await quota.resolve(account_id, "ses_2")
+        await quota.drained()
+    row, _ = rows(settings)
+    assert (row["request_id"], row["served_model"]) == ("a\ufffdb", "m\ufffd")
+    assert json.loads(row["labels"]) == {"k\0": "v\0"}
+    assert json.loads(row["detail"])["provider_request_id"] == "p\0"
+
+
 async def test_every_ending_has_its_row(settings: BillingSettings, clock: ManualClock, quota: FakeQuotaEvents) -> None:
     async with billing(settings, clock) as service:
         account_id = await new_account(service)

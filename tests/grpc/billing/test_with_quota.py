@@ -208,3 +208,29 @@ async def test_overdue_and_suspended_accounts_start_no_sessions(
         assert await reason_of(router.run(customer.account_id)) == "PAYMENT_OVERDUE"
         await desk.pay(invoice.invoice_id)
         await router.run(customer.account_id)
+
+
+async def test_reconciliation_finds_nothing_while_sessions_come_and_go(
+    settings: BillingSettings, clock: ManualClock, router: Router
+) -> None:
+    async with billing(settings, clock) as service:
+        customers = [await service.new_customer("starter") for _ in range(3)]
+
+        async def run_sessions(customer: Customer) -> None:
+            for number in range(30):
+                mode = MANAGED if number % 3 else BYOK
+                await router.run(customer.account_id, "bedrock", mode, fail=number % 4 == 0)
+
+        load = asyncio.gather(*(run_sessions(customer) for customer in customers))
+        compared = 0
+        while not load.done():
+            found = await service.usage.ReconcileUsage(usage_pb.ReconcileUsageRequest(), metadata=ADMIN)
+            assert list(found.drifts) == []
+            assert found.accounts_compared == 3
+            compared += 1
+        await load
+        assert compared > 1
+        # As the ledger is complete up to now, the statement is about every session there was.
+        found = await service.usage.ReconcileUsage(usage_pb.ReconcileUsageRequest(), metadata=ADMIN)
+        assert list(found.drifts) == []
+        assert found.as_of_time.ToMicroseconds() > 0

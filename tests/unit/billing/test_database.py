@@ -23,7 +23,7 @@ from services.billing.domain.ledger import LedgerEntry, PositionedEntry
 from services.billing.store import Transaction
 from services.shared.errors import FlowStackError
 from services.shared.settings import StartupError
-from tests.support.database import STORES, connection_to, read_rows
+from tests.support.database import connection_to, read_rows
 
 
 def address(folder: Path) -> str:
@@ -96,12 +96,6 @@ async def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
 async def test_an_address_of_another_kind_is_refused(bad: str) -> None:
     with pytest.raises(StartupError, match="FLOWSTACK_BILLING_DATABASE"):
         await open_database(bad)
-
-
-@pytest.fixture(params=STORES)
-def empty(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The address of a database with nothing in it."""
-    return address(tmp_path) if request.param == "sqlite" else request.getfixturevalue("empty_postgres")
 
 
 def test_migrations_make_the_tables_that_the_code_knows(empty: str) -> None:

@@ -14,18 +14,9 @@ from services.billing.adapters.sql.database import open_database
 from services.billing.domain.ledger import PARTITIONS, LedgerEntry, PositionedEntry
 from services.billing.migrate import bring_to
 from services.shared.settings import StartupError
-from tests.support.database import STORES, connection_to, read_rows
+from tests.support.database import connection_to, read_rows
 
 EX_CONFIG = 78
-
-
-@pytest.fixture(params=STORES)
-def empty(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The address of a database with nothing in it."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'billing.db'}"
-    address: str = request.getfixturevalue("empty_postgres")
-    return address
 
 
 async def go(address: str, target: str = "head", *, allow_loss: bool = False, check: bool = False) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from sqlalchemy import delete, update
-from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -68,7 +68,8 @@ class Database:
             snapshot: everything that `work` reads is of one moment; it writes nothing. On SQLite it always is.
 
         Raises:
-            FlowStackError: BILLING_UNAVAILABLE where the database cannot be reached or does not answer.
+            FlowStackError: BILLING_UNAVAILABLE where the database cannot be reached or does not answer;
+                INVALID_REQUEST where a text cannot be stored in it.
         """
         task = asyncio.create_task(self._transact(work, self._snapshots if snapshot else self.engine))
         self._running.add(task)
@@ -88,6 +89,9 @@ class Database:
                 result = await work(SqlTransaction(connection))
                 decided = True
             return result
+        except DataError as error:
+            message = "The request holds text that cannot be stored, such as the character U+0000. Leave it out."
+            raise FlowStackError(Reason.INVALID_REQUEST, message) from error
         except (OperationalError, InterfaceError, InternalError, PoolTimeoutError) as error:
             get_logger().error("database_failed", error_type=type(getattr(error, "orig", error)).__name__)
             # Where the connection breaks during the commit, nobody here can know on which side of it.
