@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.grpcurl import start_building
+from tests.support import grpcurl, stripe_mock
 
 pytest_plugins = ("tests.support.postgres", "tests.support.database")
 
 EARLY = ("simulation/test_seeds.py", "crash/test_kill.py", "e2e/test_sessions.py")
-LATE = ("e2e/test_grpcurl.py",)
+LATE = ("e2e/test_grpcurl.py", "unit/billing/test_payments.py")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Starts what later tests need; once, not in each worker."""
     if not hasattr(session.config, "workerinput"):
-        start_building()
+        grpcurl.start_building()
+        stripe_mock.start_building()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

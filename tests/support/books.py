@@ -14,6 +14,7 @@ from services.billing.domain.invoices import Invoice
 from services.billing.domain.ledger import EventBatch
 from services.billing.domain.paging import PageTokens
 from services.billing.domain.usage import QuotaReading
+from services.billing.invoice_store import InvoiceFilter
 from services.billing.service.accounts import AccountService, NewAccount
 from services.billing.service.background import Backoff
 from services.billing.service.context import Context
@@ -21,7 +22,6 @@ from services.billing.service.dispatcher import EntitlementDispatcher
 from services.billing.service.invoices import Correction, InvoiceService
 from services.billing.service.scheduler import Scheduler
 from services.billing.service.subscriptions import SubscriptionService, Wish
-from services.billing.store import InvoiceFilter
 from services.shared.clock import Clock
 from services.shared.secret import Secret
 

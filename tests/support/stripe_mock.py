@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,13 @@ PROGRAM = FOLDER / "stripe-mock"
 BUILD_SECONDS = 500
 
 
+def start_building() -> None:
+    """Builds it in the background, where it has to be built and can be."""
+    if shutil.which("stripe-mock") is None and not PROGRAM.exists() and shutil.which("go") is not None:
+        command = [sys.executable, "-m", "tests.support.stripe_mock"]
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
 def find_stripe_mock() -> str | None:
     """The program's path; None where it is not installed and there is no Go. Waits for a build that runs."""
     installed = shutil.which("stripe-mock")
@@ -29,7 +37,7 @@ def find_stripe_mock() -> str | None:
     go = shutil.which("go")
     if go is None:
         return None
-    with locked(FOLDER / ".lock"):
+    with locked(FOLDER / ".lock-stripe-mock"):
         if not PROGRAM.exists():
             environment = os.environ | {"GOBIN": str(FOLDER), "GOFLAGS": "-modcacherw"}
             built = subprocess.run(
@@ -61,3 +69,7 @@ def stripe_mock(program: str, folder: Path) -> Iterator[str]:
     finally:
         process.terminate()
         process.communicate()
+
+
+if __name__ == "__main__":
+    find_stripe_mock()

@@ -22,8 +22,8 @@ from services.billing.domain.invoices import (
     InvoiceLine,
     InvoiceState,
 )
+from services.billing.invoice_store import InvoiceFilter
 from services.billing.service.invoices import CorrectedInvoice, Document, InvoicePreview, InvoiceView
-from services.billing.store import InvoiceFilter
 
 CHUNK_BYTES = 64 * 1024
 """The most that one message of a download carries, by the contract."""

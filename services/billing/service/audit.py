@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from services.billing.domain.audit import AuditEvent
+from services.billing.invoice_store import AuditFilter
 from services.billing.service.context import Context
 from services.billing.service.paging import Page, PageRequest, read_page
-from services.billing.store import AuditFilter, Transaction
+from services.billing.store import Transaction
 
 
 class AuditService:

@@ -24,12 +24,13 @@ from services.billing.domain.invoices import (
 )
 from services.billing.domain.payments import PaymentErrandKind
 from services.billing.domain.renewal import Charge, ChargeKind, final_end_us, next_step_us, terms_at
+from services.billing.invoice_store import InvoiceFilter
 from services.billing.service.context import Context
 from services.billing.service.dispatcher import EntitlementDispatcher
 from services.billing.service.open_account import OpenAccount, by_system
 from services.billing.service.paging import Page, PageRequest, read_page
 from services.billing.service.requests import Request, answer_once
-from services.billing.store import InvoiceFilter, Transaction
+from services.billing.store import Transaction
 from services.shared.errors import FlowStackError, Reason, invalid_request
 from services.shared.periods import period_at
 

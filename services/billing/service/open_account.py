@@ -31,8 +31,9 @@ from services.billing.domain.model import (
 )
 from services.billing.domain.payments import PaymentErrandKind
 from services.billing.domain.renewal import FOREVER_US, Outcome, advance, next_step_us
+from services.billing.invoice_store import PaymentErrand
 from services.billing.service.context import Context
-from services.billing.store import PaymentErrand, Transaction
+from services.billing.store import Transaction
 from services.shared.errors import FlowStackError, Reason
 from services.shared.periods import Period, period_at
 

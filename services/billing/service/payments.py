@@ -8,10 +8,11 @@ from typing import Final
 from services.billing.domain.invoices import Invoice
 from services.billing.domain.model import Account
 from services.billing.domain.payments import PaymentErrandKind
+from services.billing.invoice_store import PaymentErrand
 from services.billing.payments import PaymentProvider
 from services.billing.service.background import Backoff
 from services.billing.service.context import Context
-from services.billing.store import PaymentErrand, Transaction
+from services.billing.store import Transaction
 from services.shared.errors import FlowStackError, Reason
 from services.shared.log import get_logger
 

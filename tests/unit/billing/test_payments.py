@@ -175,6 +175,7 @@ async def stripe_client(stripe_address: str) -> AsyncIterator[StripeClient]:
     await client.close()
 
 
+@pytest.mark.timeout(600)  # it may wait for the build
 async def test_stripe_takes_every_call(books: Books, clock: ManualClock, stripe_client: StripeClient) -> None:
     account_id = await books.open_account()
     payments = PaymentDispatcher(books.context, stripe_client, Backoff(1.0, 60.0, lambda: 1.0))

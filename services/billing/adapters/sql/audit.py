@@ -12,7 +12,7 @@ from services.billing.adapters.sql.dialect import insert_unless_there
 from services.billing.adapters.sql.invoice_tables import AUDIT_EVENTS, DUE_ACCOUNTS
 from services.billing.domain.audit import Actor, ActorKind, AuditChange, AuditEvent
 from services.billing.domain.paging import Position
-from services.billing.store import AuditFilter
+from services.billing.invoice_store import AuditFilter
 
 _EVENTS = AUDIT_EVENTS.c
 

@@ -22,7 +22,7 @@ from services.billing.domain.invoices import (
 )
 from services.billing.domain.ledger import CredentialMode, EventType
 from services.billing.domain.paging import Position
-from services.billing.store import InvoiceFilter
+from services.billing.invoice_store import InvoiceFilter
 from services.shared.errors import FlowStackError, Reason
 from services.shared.periods import Period
 

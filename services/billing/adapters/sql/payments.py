@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.billing.adapters.sql.dialect import insert_unless_there
 from services.billing.adapters.sql.invoice_tables import INVOICES, PAYMENT_ERRANDS, PROVIDER_IDS
 from services.billing.domain.payments import PaymentErrandKind
-from services.billing.store import PaymentErrand
+from services.billing.invoice_store import PaymentErrand
 
 _ERRANDS = PAYMENT_ERRANDS.c
 _EARLIER = PAYMENT_ERRANDS.alias("earlier")
