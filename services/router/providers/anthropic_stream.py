@@ -200,7 +200,7 @@ class AnthropicWire:
             return
         if self._blocks is not None and block.type == "redacted_thinking":
             self._blocks.take(block.data or "")
-            self._blocks.block(index, Kind.REDACTED).signature = block.data or ""
+            self._blocks.block(index, Kind.REDACTED).signed = [block.data or ""]
         elif self._blocks is not None and block.type == "thinking":
             # It may have nothing but a signature, where the model keeps what it thinks to itself.
             self._blocks.block(index, Kind.THINKING)

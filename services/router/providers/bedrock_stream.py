@@ -183,7 +183,7 @@ class BedrockWire:
             return
         if said.redacted_content:
             self._blocks.take(said.redacted_content)
-            self._blocks.block(index, Kind.REDACTED).signature = said.redacted_content
+            self._blocks.block(index, Kind.REDACTED).signed = [said.redacted_content]
         if said.text:
             self._blocks.block(index, Kind.THINKING).pieces.append(said.text)
         if said.signature:

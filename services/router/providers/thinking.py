@@ -73,12 +73,17 @@ class Block:
     kind: Kind
     tool_call_id: str = ""
     pieces: list[str] = field(default_factory=list)
-    signature: str = ""
+    signed: list[str] = field(default_factory=list)
 
     @property
     def text(self) -> str:
         """What was said in it."""
         return "".join(self.pieces)
+
+    @property
+    def signature(self) -> str:
+        """The signature of what was said, or what was encrypted instead of said."""
+        return "".join(self.signed)
 
 
 class AnswerBlocks:
@@ -112,7 +117,7 @@ class AnswerBlocks:
             ProviderError: MALFORMED, over a limit.
         """
         self.take(signature)
-        self.block(index, Kind.THINKING).signature += signature
+        self.block(index, Kind.THINKING).signed.append(signature)
 
     def take(self, text: str) -> None:
         """Counts what is not output, and so not counted as such.

@@ -355,7 +355,7 @@ async def test_silence_is_given_up_and_the_connection_closed(server: FaultServer
             await exchange.text("a")
         await exchange.hold()
 
-    provider = server.dialect.provider(server.root, stall_s=0.1)
+    provider = server.dialect.provider(server.root, stall_s=1.0)
     server.script(behave)
     said = await say(provider, prompt("x"), asked(server.dialect))
     await asyncio.wait_for((await server.arrived()).client_closed.wait(), 20)

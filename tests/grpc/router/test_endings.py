@@ -282,7 +282,7 @@ async def test_a_silent_provider_is_given_up_and_closed(quota: FakeQuota, upstre
         await exchange.hold()
 
     upstream.script(silent)
-    async with running_router(quota, upstream, stall_s=0.2) as router:
+    async with running_router(quota, upstream, stall_s=1.0) as router:
         events, error = await router.failure(request_to(upstream.dialect))
         exchange = await upstream.arrived()
         await asyncio.wait_for(exchange.client_closed.wait(), 20)
@@ -295,7 +295,7 @@ async def test_a_silent_provider_is_given_up_and_closed(quota: FakeQuota, upstre
 
 async def test_a_provider_without_a_first_event_is_given_up(quota: FakeQuota, upstream: FaultServer) -> None:
     upstream.script(Exchange.hold)
-    async with running_router(quota, upstream, stall_s=0.2) as router:
+    async with running_router(quota, upstream, stall_s=1.0) as router:
         _, error = await router.failure(request_to(upstream.dialect))
 
     assert error.reason is Reason.PROVIDER_UNAVAILABLE
@@ -321,7 +321,7 @@ async def test_the_time_limit_after_output_ends_well_and_counts(quota: FakeQuota
         await exchange.hold()
 
     upstream.script(endless)
-    async with running_router(quota, upstream, limits=SessionLimits(time_limit_s=0.5)) as router:
+    async with running_router(quota, upstream, limits=SessionLimits(time_limit_s=1.0)) as router:
         events = await router.events(request_to(upstream.dialect))
         await asyncio.wait_for(upstream.exchanges[0].client_closed.wait(), 20)
 
