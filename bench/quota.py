@@ -26,7 +26,7 @@ DURABLE = "SQLite, WAL, synchronous=FULL"
 
 async def run(report: Report) -> None:
     """Measures all."""
-    with tempfile.TemporaryDirectory(dir=ROOT) as folder:
+    with tempfile.TemporaryDirectory(prefix="bench-data-", dir=ROOT) as folder:
         data = Path(folder)
         add_accounts(data / "quota.db", ACCOUNTS)
         async with quota_server(data) as quota, echo_server(data / "none") as echo:
@@ -99,7 +99,10 @@ async def _lone(report: Report, quota: Server, echo: Server) -> None:
 
 
 async def _many_accounts(report: Report) -> None:
-    with tempfile.TemporaryDirectory(dir=ROOT) as few_folder, tempfile.TemporaryDirectory(dir=ROOT) as many_folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-data-", dir=ROOT) as few_folder,
+        tempfile.TemporaryDirectory(prefix="bench-data-", dir=ROOT) as many_folder,
+    ):
         few, many = Path(few_folder), Path(many_folder)
         add_accounts(few / "quota.db", ACCOUNTS)
         add_accounts(many / "quota.db", MANY)
@@ -121,7 +124,10 @@ async def _many_accounts(report: Report) -> None:
 
 
 async def _many_sessions(report: Report) -> None:
-    with tempfile.TemporaryDirectory(dir=ROOT) as few_folder, tempfile.TemporaryDirectory(dir=ROOT) as many_folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-data-", dir=ROOT) as few_folder,
+        tempfile.TemporaryDirectory(prefix="bench-data-", dir=ROOT) as many_folder,
+    ):
         few, many = Path(few_folder), Path(many_folder)
         for data, count in ((few, 1_000), (many, MANY)):
             add_accounts(data / "quota.db", 1)
