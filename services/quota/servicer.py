@@ -37,6 +37,8 @@ CONVERSION_VALIDATES: Final[Mapping[str, Plain]] = dict.fromkeys(
 )
 """Methods whose commands are validated as they are converted: in a batch, a bad one fails alone."""
 
+BASIC: Final = pb.SESSION_VIEW_BASIC
+
 BATCH_COMMANDS_MAX: Final = 10_000
 """Commands in one message of ExecuteCommands."""
 
@@ -211,23 +213,28 @@ class _CommandStream:
         task.add_done_callback(self._batches.discard)
 
     async def _run(self, request: pb.ExecuteCommandsRequest) -> None:
-        accepted: list[tuple[int, Command]] = []
+        sequences: list[int] = []
+        accepted: list[Command] = []
         answers: list[tuple[int, Command | None, Result]] = []
         for item in request.commands:
             try:
-                accepted.append((item.sequence, commands.command_from_proto(item)))
+                accepted.append(commands.command_from_proto(item))
+                sequences.append(item.sequence)
             except FlowStackError as error:
                 answers.append((item.sequence, None, error))
         # Some at a time, so that a large batch does not hold up the commands of others.
         portions = [accepted[start : start + EXECUTE_MAX] for start in range(0, len(accepted), EXECUTE_MAX)]
-        work = [self._execute([command for _, command in some]) for some in portions]
-        done = [await work[0]] if len(work) == 1 else await asyncio.gather(*work)
-        results = [result for some in done for result in some]
-        answers += [(*sent, result) for sent, result in zip(accepted, results, strict=True)]
+        if len(portions) == 1:
+            results = await self._execute(accepted)
+        else:
+            done = await asyncio.gather(*(self._execute(portion) for portion in portions))
+            results = [result for some in done for result in some]
+        answers += zip(sequences, accepted, results, strict=True)
         self._unanswered -= len(request.commands)
         if self._unanswered < STREAM_COMMANDS_MAX:
             self._room.set()
-        for response in _responses(answers):
+        fill = sessions.fill_session_in_brief if request.session_view == BASIC else sessions.fill_session
+        for response in _responses(answers, fill):
             self._answers.put_nowait(response)
 
     async def _execute(self, commands: list[Command]) -> list[Result]:
@@ -241,11 +248,13 @@ class _CommandStream:
             return [FlowStackError(Reason.INTERNAL, "Quota failed at this command. It is logged.")] * len(commands)
 
 
-def _responses(answers: list[tuple[int, Command | None, Result]]) -> Iterator[pb.ExecuteCommandsResponse]:
+def _responses(
+    answers: list[tuple[int, Command | None, Result]], fill: sessions.FillSession
+) -> Iterator[pb.ExecuteCommandsResponse]:
     """The answers to a batch, in messages that every client takes; one message even where there are no answers."""
     response = pb.ExecuteCommandsResponse()
     for count, (sequence, command, result) in enumerate(answers, 1):
-        sessions.fill_result(response.results.add(), sequence, command, result)
+        sessions.fill_result(response.results.add(), sequence, command, result, fill)
         if count % RESPONSE_CHECK_RESULTS == 0 and response.ByteSize() >= RESPONSE_BYTES:
             yield response
             response = pb.ExecuteCommandsResponse()

@@ -5,6 +5,7 @@ On the hot path: messages are filled in place, where they will stay.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
 
@@ -17,53 +18,67 @@ from services.quota.domain.model import Candidate, Quota, Session, Term
 from services.shared.errors import FlowStackError
 from services.shared.status import status_from_error
 
+FillSession = Callable[[type_pb2.Session, Session], None]
+"""Sets a message to as much of a session as its reader asked for."""
+
 FRAMES_KEPT: Final = 16_384
 """Prepared parts of answers that are kept, of each kind: one for an account in use. About 500 bytes each."""
 
 
-def fill_result(message: pb.SessionCommandResult, sequence: int, command: Command | None, result: Result) -> None:
-    """Sets `message` to the result of one command of a batch."""
+def fill_result(
+    message: pb.SessionCommandResult, sequence: int, command: Command | None, result: Result, fill: FillSession
+) -> None:
+    """Sets `message` to the result of one command of a batch, its session as `fill` does it."""
     message.sequence = sequence
     if isinstance(result, FlowStackError):
         message.error.CopyFrom(status_from_error(result))
     elif isinstance(command, Reserve):
-        fill_done(message.reserve, result)
+        fill_done(message.reserve, result, fill)
     elif isinstance(command, Commit):
-        fill_done(message.commit, result)
+        fill_done(message.commit, result, fill)
     else:
-        fill_done(message.release, result)
+        fill_done(message.release, result, fill)
 
 
 def reserve_response(done: Done) -> pb.ReserveSessionResponse:
     """Domain to ReserveSessionResponse."""
     message = pb.ReserveSessionResponse()
-    fill_done(message, done)
+    fill_done(message, done, fill_session)
     return message
 
 
 def commit_response(done: Done) -> pb.CommitSessionResponse:
     """Domain to CommitSessionResponse."""
     message = pb.CommitSessionResponse()
-    fill_done(message, done)
+    fill_done(message, done, fill_session)
     return message
 
 
 def release_response(done: Done) -> pb.ReleaseSessionResponse:
     """Domain to ReleaseSessionResponse."""
     message = pb.ReleaseSessionResponse()
-    fill_done(message, done)
+    fill_done(message, done, fill_session)
     return message
 
 
 def fill_done(
-    message: pb.ReserveSessionResponse | pb.CommitSessionResponse | pb.ReleaseSessionResponse, done: Done
+    message: pb.ReserveSessionResponse | pb.CommitSessionResponse | pb.ReleaseSessionResponse,
+    done: Done,
+    fill: FillSession,
 ) -> None:
     """Sets the response of a command that succeeded."""
-    fill_session(message.session, done.session)
-    if done.quota is not None:
-        fill_quota(message.quota, done.quota)
-    if done.replayed:
+    session, quota, replayed = done
+    fill(message.session, session)
+    if quota is not None:
+        fill_quota(message.quota, quota)
+    if replayed:
         message.replayed = True
+
+
+def fill_session_in_brief(message: type_pb2.Session, session: Session) -> None:
+    """Sets `message` to what SESSION_VIEW_BASIC holds."""
+    message.session_id = session[0]
+    message.state = session[2]  # type: ignore[assignment]  # the numbers are the contract's
 
 
 def fill_session(message: type_pb2.Session, session: Session) -> None:

@@ -32,7 +32,7 @@ from services.shared.log import get_logger
 from services.shared.status import error_from_rpc, error_from_status
 
 BATCH_COMMANDS_MAX: Final = 128
-BATCHES_IN_FLIGHT_MAX: Final = 4
+BATCHES_IN_FLIGHT_MAX: Final = 6
 QUEUE_COMMANDS_MAX: Final = 20_000
 """Beyond this quota is not keeping up, and waiting longer helps nobody."""
 RECONNECT_SECONDS: Final = 0.05
@@ -220,7 +220,8 @@ class QuotaClient:
             return None
         batch.unanswered = len(commands)
         self._batches += 1
-        return quota_pb.ExecuteCommandsRequest(commands=commands)
+        # Of the session only the state is read; what was asked for is known here.
+        return quota_pb.ExecuteCommandsRequest(commands=commands, session_view=quota_pb.SESSION_VIEW_BASIC)
 
     def _answer(self, response: quota_pb.ExecuteCommandsResponse) -> None:
         waiting = self._waiting

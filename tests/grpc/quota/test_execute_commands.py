@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterable
 import grpc
 import pytest
 from flowstack_protos.quota.v1 import quota_service_pb2 as pb
+from flowstack_protos.type.v1 import type_pb2
 
 from tests.grpc.quota.conftest import Client
 from tests.grpc.quota.wire import (
@@ -51,6 +52,28 @@ async def results_of(quota: Client, *requests: pb.ExecuteCommandsRequest) -> lis
 def refusal(result: pb.SessionCommandResult) -> Failure:
     assert result.WhichOneof("result") == "error", result
     return failure_of_status(result.error)
+
+
+@pytest.mark.parametrize("view", [pb.SESSION_VIEW_UNSPECIFIED, pb.SESSION_VIEW_FULL, 77])
+async def test_a_result_holds_the_whole_session_unless_less_is_asked_for(quota: Client, view: pb.SessionView) -> None:
+    session_id = quota.new_id()
+    request = pb.ExecuteCommandsRequest(commands=[reserve_command(1, session_id)], session_view=view)
+    (result,) = await results_of(quota, request)
+    unary = await quota.GetSession(pb.GetSessionRequest(account_id=ACCOUNT, session_id=session_id))
+    assert result.reserve.session == unary.session
+
+
+async def test_a_brief_result_holds_the_id_and_the_state_of_the_session_and_the_whole_quota(quota: Client) -> None:
+    session_id = quota.new_id()
+    commands = [reserve_command(1, session_id), pb.SessionCommand(sequence=2, commit=commit_request(session_id))]
+    request = pb.ExecuteCommandsRequest(commands=commands, session_view=pb.SESSION_VIEW_BASIC)
+    reserved, committed = await results_of(quota, request)
+    state = type_pb2.SESSION_STATE_RESERVED
+    assert reserved.reserve.session == type_pb2.Session(session_id=session_id, state=state)
+    state = type_pb2.SESSION_STATE_COMMITTED
+    assert committed.commit.session == type_pb2.Session(session_id=session_id, state=state)
+    response = await quota.GetQuota(pb.GetQuotaRequest(account_id=ACCOUNT))
+    assert committed.commit.quota == response.quota
 
 
 async def test_a_batch_of_every_command(quota: Client) -> None:

@@ -26,8 +26,8 @@ from services.shared.clock import Clock
 from services.shared.errors import FlowStackError
 from services.shared.log import get_logger
 
-GROUP_WEIGHT_MAX: Final = 256
-"""Commands in one group, beyond the first job's. It bounds how long the loop decides without a pause (about 5 ms), and
+GROUP_WEIGHT_MAX: Final = 384
+"""Commands in one group, beyond the first job's. It bounds how long the loop decides without a pause (about 8 ms), and
 leaves work for the next group while the callers of this one are answered: with larger groups they take turns."""
 
 GATHER_SECONDS: Final = 0.002
