@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from flowstack_protos.type.v1 import type_pb2
 
+from services.router.adapters.quota_client import BATCH_COMMANDS_MAX, BATCHES_IN_FLIGHT_MAX
 from services.router.limits import SessionLimits
 from services.shared.errors import FlowStackError, Reason
 from tests.grpc.router.harness import RouterUnderTest, echo_request, finished, openai_request, running_router, text_of
@@ -153,18 +154,18 @@ async def test_commands_go_in_batches_while_others_are_on_their_way(router: Rout
     router.quota.faults.late = {"reserve"}
     calls = [router.complete(echo_request("x")) for _ in range(300)]
     reading = [asyncio.create_task(_all(call)) for call in calls]
-    await router.quota.until(lambda: len(router.quota.sessions) >= 4)
+    await router.quota.until(lambda: len(router.quota.sessions) >= BATCHES_IN_FLIGHT_MAX)
     while router.service.running < 300:
         await asyncio.sleep(0)
-    assert len(router.quota.batch_sizes) == 4, "so many may be on their way"
+    assert len(router.quota.batch_sizes) == BATCHES_IN_FLIGHT_MAX, "so many may be on their way"
     first = sum(router.quota.batch_sizes)
     router.quota.faults.answer_now.set()
     await asyncio.gather(*reading)
 
     assert router.quota.states() == ["COMMITTED"] * 300
-    assert max(router.quota.batch_sizes) <= 128
+    assert max(router.quota.batch_sizes) <= BATCH_COMMANDS_MAX
     # Everything that waited went out as one batch, or as full ones.
-    assert router.quota.batch_sizes[4] == min(128, 300 - first)
+    assert router.quota.batch_sizes[BATCHES_IN_FLIGHT_MAX] == min(BATCH_COMMANDS_MAX, 300 - first)
 
 
 async def _all(call: object) -> list[object]:
