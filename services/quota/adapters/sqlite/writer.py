@@ -30,9 +30,11 @@ GROUP_WEIGHT_MAX: Final = 384
 """Commands in one group, beyond the first job's. It bounds how long the loop decides without a pause (about 8 ms), and
 leaves work for the next group while the callers of this one are answered: with larger groups they take turns."""
 
-GATHER_SECONDS: Final = 0.002
+GATHER_SECONDS_EACH: Final = 0.0004
+GATHER_SECONDS_MAX: Final = 0.006
 GATHER_WEIGHT_MAX: Final = 64
-"""How long, and up to how many commands, a group gathers where the last one had company."""
+"""How long a group gathers for each command that the last one had, at most, and how many commands are enough. A commit
+costs as much as deciding a dozen commands, so waiting pays in proportion to how many are about to come."""
 
 Step = Callable[[Transaction], Any]
 
@@ -110,7 +112,8 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._queue: deque[_Job] = deque()
         self._busy = False
-        self._company = False
+        self._company = 0
+        """How many commands the last group had, where it had more than one job."""
         self._alone = 0
         """How many of the next jobs have to go alone, because a group of theirs met a defect."""
         self._idle = asyncio.Event()
@@ -150,7 +153,7 @@ class Writer:
     def _next(self) -> None:
         """Takes the next group: at once, or after a moment of gathering where there is company."""
         if self._company and not self._is_enough():
-            self._loop.call_later(GATHER_SECONDS, self._take)
+            self._loop.call_later(min(GATHER_SECONDS_EACH * self._company, GATHER_SECONDS_MAX), self._take)
         else:
             self._take()
 
@@ -166,10 +169,10 @@ class Writer:
     def _take(self) -> None:
         if self._queue:
             jobs = self._take_group()
-            self._company = len(jobs) > 1
+            self._company = sum(job.weight for job in jobs) if len(jobs) > 1 else 0
             self._run(jobs)
         else:
-            self._company = False
+            self._company = 0
             self._busy = False
             self._idle.set()
 
