@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +12,8 @@ from typing import Final
 from services.shared.failpoints import VARIABLE
 from services.shared.server import SERVICES
 from services.suite.ready import admin_addresses, wait_until_serving
-from tests.support.suite import ROOT, settings_of, suite_environment
+from tests.crash.nursery import DEFECT, Child, Nursery
+from tests.support.suite import settings_of, suite_environment
 
 NAMES: Final = ("quota", "billing", "router")
 READY_SECONDS: Final = 60.0
@@ -30,50 +29,43 @@ class Processes:
         self.settings = settings_of(self._environment)
         self._logs = folder
         self._defects = defects
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._nurseries = {name: Nursery(name) for name in NAMES}
+        self._running: dict[str, Child] = {}
         self.kills = 0
 
     async def start(self, name: str, failpoint: str = "") -> None:
         """Starts a service; waits until it serves, unless it is to die, which it may do before that."""
-        process = self._spawn(name, failpoint)
+        process = await self._start(name, failpoint)
         if failpoint:
             return
         ready = asyncio.create_task(wait_until_serving({name: self._admin_address(name)}, READY_SECONDS))
-        ended = asyncio.create_task(asyncio.to_thread(process.wait))
-        await asyncio.wait((ready, ended), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((ready, process.ended), return_when=asyncio.FIRST_COMPLETED)
         assert ready.done(), self.log(name)
         assert ready.result() == [], self.log(name)
 
     async def restart(self, name: str, failpoint: str) -> None:
         """Drains a service and starts it with a place at which it is to die."""
         process = self._running[name]
-        process.terminate()
-        assert await asyncio.to_thread(process.wait, READY_SECONDS) == 0, self.log(name)
+        process.signal(signal.SIGTERM)
+        assert await process.wait(READY_SECONDS) == 0, self.log(name)
         await self.start(name, failpoint)
 
     def _admin_address(self, name: str) -> str:
         return admin_addresses(self.settings, SERVICES)[name]
 
-    def _spawn(self, name: str, failpoint: str) -> subprocess.Popen[bytes]:
+    async def _start(self, name: str, failpoint: str) -> Child:
         environment = self._environment | ({VARIABLE: failpoint} if failpoint else {})
         defect = self._defects.get(name)
-        module = ["tests.crash.planted_service", defect, name] if defect else [f"services.{name}"]
-        with (self._logs / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", *module],
-                cwd=ROOT,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-        self._running[name] = process
-        return process
+        if defect:
+            environment |= {DEFECT: defect}
+        child = await self._nurseries[name].start(environment, self._logs / f"{name}.log")
+        self._running[name] = child
+        return child
 
     async def died(self, name: str) -> None:
         """Waits until a service has been killed at its failpoint."""
         process = self._running[name]
-        code = await asyncio.to_thread(process.wait, DEATH_SECONDS)
+        code = await process.wait(DEATH_SECONDS)
         assert code == -signal.SIGKILL, self.log(name)
         self.kills += 1
 
@@ -86,14 +78,12 @@ class Processes:
         for name in reversed(NAMES):
             process = self._running.get(name)
             if process is not None:
-                process.terminate()
-                await asyncio.to_thread(process.wait, 60)
+                process.signal(signal.SIGTERM)
+                await process.wait(60)
 
-    def kill_all(self) -> None:
+    async def close(self) -> None:
         """Leaves nothing behind."""
-        for process in self._running.values():
-            process.kill()
-            process.wait()
+        await asyncio.gather(*(nursery.close() for nursery in self._nurseries.values()))
 
 
 @asynccontextmanager
@@ -109,4 +99,4 @@ async def processes(folder: Path, overrides: Mapping[str, str], defects: Mapping
     try:
         yield running
     finally:
-        running.kill_all()
+        await running.close()
