@@ -57,6 +57,11 @@ class Body:
         self._response = response
         self._readany = response.content.readany
 
+    @property
+    def at_end(self) -> bool:
+        """True once it was read to its end."""
+        return self._response.content.at_eof()
+
     def read(self) -> Awaitable[bytes]:
         """What has arrived; empty at the end.
 
@@ -76,7 +81,7 @@ class Body:
 
     async def aclose(self) -> None:
         """Lets the connection be used again where the body was read to its end, else closes it."""
-        if self._response.content.at_eof():
+        if self.at_end:
             self._response.release()
         else:
             self._response.close()
