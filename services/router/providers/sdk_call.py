@@ -3,7 +3,8 @@
 The SDK's own client says once, when a provider is made, where the method is and which headers stand on every request;
 a call adds its credentials and its body. The SDK's `post` is not used, because it builds options, headers, URL,
 request and response anew for every call: under cProfile it took 2.4 s of the 3.4 s that sessions took in all, and
-aiohttp below it 0.4 s. What a refusal says is still taken apart by the SDK; refusals are few.
+aiohttp below it 0.4 s. Without it a short session takes 1.7 ms of the router's processor time instead of 2.5. What a
+refusal says is still taken apart by the SDK; refusals are few.
 """
 
 from __future__ import annotations
