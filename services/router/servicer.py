@@ -31,13 +31,12 @@ class RouterServicer(pb_grpc.RouterServiceServicer):
     def __init__(self, service: RouterService) -> None:
         self._service = service
 
-    async def Complete(
+    def Complete(
         self, request: pb.CompleteRequest, context: _Context[pb.CompleteRequest, pb.CompletionEvent]
     ) -> Events:
         """See the proto."""
-        stream = self._service.complete(_customer(), request_from_proto(request))
-        async for event in _events(stream, context):
-            yield event
+        # Not a generator itself: every event would pass through it.
+        return _events(self._service.complete(_customer(), request_from_proto(request)), context)
 
     async def Chat(
         self,

@@ -16,6 +16,7 @@ from tests.support.dialects import Dialect, OpenAiDialect
 class Request:
     """What came in."""
 
+    method: str
     path: str
     headers: dict[str, str]
     body: bytes
@@ -175,9 +176,10 @@ class FaultServer:
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             first, *lines = head.strip().split("\r\n")
+            method, path, _ = first.split(" ")
             headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
             body = await reader.readexactly(int(headers.get("content-length", "0")))
-            exchange = Exchange(Request(first.split(" ")[1], headers, body), self.dialect, reader, writer)
+            exchange = Exchange(Request(method, path, headers, body), self.dialect, reader, writer)
             behaviour = self.behaviours.pop(0) if len(self.behaviours) > 1 else self.behaviours[0]
             async with self._arrived:
                 self.exchanges.append(exchange)

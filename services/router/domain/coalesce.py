@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from services.router.domain.events import ReasoningDelta, SessionEvent, TextDelta, ToolCall
+from services.router.domain.events import Finish, ReasoningDelta, SessionEvent, TextDelta, ToolCall
 
 DELTA_CHARACTERS_MAX: Final = 64 * 1024
 """The longest text of one message, at most 256 KiB of UTF-8. Clients of gRPC take messages of 4 MiB by default, and a
@@ -40,7 +40,7 @@ def coalesced(events: Sequence[SessionEvent]) -> Sequence[SessionEvent]:
     return merged
 
 
-def size_bytes(events: Iterable[SessionEvent]) -> int:
+def size_bytes(events: Iterable[SessionEvent | Finish]) -> int:
     """About how much memory the output in `events` takes, in bytes."""
     total = 0
     for event in events:

@@ -1,30 +1,37 @@
-"""OpenAI, and every server that speaks its chat completions: the official SDK's client, read as a raw stream."""
+"""OpenAI, and every server that speaks its chat completions, called as the official SDK would call it."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from typing import Final
 
 import httpx2
 import openai
+from openai._models import FinalRequestOptions
 
-from services.router.domain.outcome import AttemptFailure
 from services.router.domain.request import Candidate, OpenAiCredentials, Prompt
-from services.router.providers import http, traits
+from services.router.providers import traits
 from services.router.providers.openai_stream import OpenAiWire, error_of
 from services.router.providers.openai_wire import encode_request
 from services.router.providers.port import DEFAULT_TIMEOUTS, ProviderError, Timeouts
 from services.router.providers.refusals import failure_of_status, refused, request_id_of
-from services.router.providers.stall import StallGuard
-from services.router.providers.stream import CallStream, Leftovers
+from services.router.providers.sdk_call import SdkMethod, silent_client
+from services.router.providers.stream import CallStream
 from services.router.providers.traits import ModelTraits, Reasoning
 from services.shared.secret import Secret
 
 DEFAULT_BASE_URL: Final = "https://api.openai.com/v1"
 REQUEST_ID_HEADER: Final = "x-request-id"
+
+_STANDING: Final[Mapping[str, str | openai.Omit]] = {
+    "Accept": "text/event-stream",
+    "Accept-Encoding": "identity",
+    **dict.fromkeys(("Authorization", "OpenAI-Organization", "OpenAI-Project"), openai.Omit()),
+}
+"""What stands on every request beside the SDK's own headers. Omit takes out what is the call's."""
 
 # The SDK's debug log names what was sent. No setting of the environment may switch that on here.
 logging.getLogger("openai").setLevel(logging.ERROR)
@@ -47,26 +54,27 @@ class OpenAiSettings:
 
 
 class OpenAiProvider:
-    """One server: one SDK client with its connections, and the credentials of each call in its headers."""
+    """One server: what the SDK says of its calls, and the credentials of each call in its headers."""
 
     def __init__(self, settings: OpenAiSettings) -> None:
         self._settings = settings
         # Nothing is left to the SDK's own reading of the environment: a key, organisation, project or header found
-        # there would go out with callers' requests. It retries nothing, because fallbacks are the session's.
-        self._client = openai.AsyncOpenAI(
+        # there would go out with callers' requests.
+        self._sdk = openai.AsyncOpenAI(
             api_key="set-per-request",
             admin_api_key="",
             organization="",
             project="",
             webhook_secret="",
             base_url=settings.base_url,
-            max_retries=0,
-            timeout=httpx2.Timeout(None, connect=settings.timeouts.connect_s),
-            http_client=http.client(settings.timeouts.connect_s),
+            timeout=None,
+            http_client=silent_client(),
         )
         # There is no argument that keeps the SDK from reading OPENAI_CUSTOM_HEADERS.
-        self._client._custom_headers = {}
-        self._leftovers = Leftovers()
+        self._sdk._custom_headers = {}
+        options = FinalRequestOptions.construct(method="post", url="/chat/completions", headers=_STANDING)
+        request = self._sdk._build_request(options)
+        self._completions = SdkMethod(request, settings.timeouts, REQUEST_ID_HEADER, self._refused)
 
     def check(self, candidate: Candidate, prompt: Prompt) -> None:
         """Refuses what the model cannot do; the format itself can say all that a Prompt can."""
@@ -76,12 +84,10 @@ class OpenAiProvider:
     def _traits(self, candidate: Candidate) -> ModelTraits:
         return self._settings.models.get(candidate.model, traits.UNKNOWN)
 
-    @asynccontextmanager
-    async def open(self, candidate: Candidate, prompt: Prompt) -> AsyncIterator[CallStream]:
+    def open(self, candidate: Candidate, prompt: Prompt) -> AbstractAsyncContextManager[CallStream]:
         """Calls the server; see the port."""
         credentials = candidate.credentials if isinstance(candidate.credentials, OpenAiCredentials) else None
         credentials = credentials or self._settings.managed
-        secrets = (credentials.api_key,) if credentials else ()
         body = encode_request(
             candidate.model,
             prompt,
@@ -89,67 +95,28 @@ class OpenAiProvider:
             max_tokens_field=self._settings.max_tokens_field,
             include_usage=self._settings.include_usage,
         )
-        guard = StallGuard(self._settings.timeouts.stall_s)
-        try:
-            response = await self._send(body, _headers(credentials), secrets, guard)
-            answer: http.Body = response.extensions[http.BODY]
-            request_id = request_id_of(response.headers, REQUEST_ID_HEADER, secrets)
-            stream = CallStream(answer, OpenAiWire(), guard, request_id, secrets)
-            try:
-                yield stream
-            finally:
-                await self._leftovers.leave(answer, ended=stream.ended)
-        finally:
-            guard.close()
+        secrets = (credentials.api_key,) if credentials else ()
+        return self._completions.call(_headers(credentials), body, OpenAiWire(), secrets)
 
-    async def _send(
-        self, body: bytes, headers: dict[str, Any], secrets: Sequence[Secret], guard: StallGuard
-    ) -> httpx2.Response:
-        try:
-            with guard:
-                # The SDK answers the response itself, unread, where that is what it is asked to cast to.
-                response = await self._client.post(
-                    "/chat/completions",
-                    cast_to=httpx2.Response,
-                    content=body,
-                    options={"headers": headers},
-                    stream=True,
-                    stream_cls=openai.AsyncStream[Any],
-                )
-                return cast(httpx2.Response, response)
-        except openai.APIStatusError as error:
-            raise _refused(error, secrets) from None
-        except (openai.APIConnectionError, *http.NETWORK_ERRORS):
-            raise ProviderError(AttemptFailure.UNREACHABLE) from None
-        except openai.OpenAIError:
-            raise ProviderError(AttemptFailure.PROVIDER_ERROR) from None
+    def _refused(self, response: httpx2.Response, secrets: Sequence[Secret]) -> ProviderError:
+        """What an HTTP status other than 2xx means."""
+        error = self._sdk._make_status_error_from_response(response)
+        _, message = error_of(error.body)
+        request_id = request_id_of(response.headers, REQUEST_ID_HEADER, secrets)
+        return refused(failure_of_status(error.status_code), message, response.headers, request_id, secrets)
 
     async def aclose(self) -> None:
         """Closes the connections."""
-        await self._leftovers.aclose()
-        await self._client.close()
+        await self._completions.aclose()
 
 
-def _headers(credentials: OpenAiCredentials | None) -> dict[str, Any]:
-    """The call's own headers. Omit takes out what the SDK would send by itself."""
-    omit = openai.Omit()
-    return {
-        "Authorization": f"Bearer {credentials.api_key.reveal()}" if credentials else omit,
-        "OpenAI-Organization": (credentials.organization if credentials else "") or omit,
-        "OpenAI-Project": (credentials.project if credentials else "") or omit,
-        "Accept": "text/event-stream",
-        "Accept-Encoding": "identity",
-    }
-
-
-def _refused(error: openai.APIStatusError, secrets: Sequence[Secret]) -> ProviderError:
-    """What an HTTP status other than 200 means."""
-    headers = error.response.headers
-    _, message = error_of(error.body)
-    return refused(
-        failure_of_status(error.status_code),
-        message,
-        headers,
-        request_id_of(headers, REQUEST_ID_HEADER, secrets),
-        secrets,
-    )
+def _headers(credentials: OpenAiCredentials | None) -> dict[str, str]:
+    """The call's own headers."""
+    if credentials is None:
+        return {}
+    headers = {"Authorization": f"Bearer {credentials.api_key.reveal()}"}
+    if credentials.organization:
+        headers["OpenAI-Organization"] = credentials.organization
+    if credentials.project:
+        headers["OpenAI-Project"] = credentials.project
+    return headers

@@ -8,7 +8,8 @@ from typing import Final, Protocol
 
 import msgspec
 
-from services.router.domain.events import ProviderEvent, ReasoningDelta, TextDelta
+from services.router.domain.coalesce import size_bytes
+from services.router.domain.events import ProviderEvent
 from services.router.domain.outcome import AttemptFailure
 from services.router.providers import http
 from services.router.providers.port import FormatError, ProviderError
@@ -130,9 +131,7 @@ class CallStream:
             self._broken = self._error(AttemptFailure.MALFORMED, str(error))
         except (msgspec.DecodeError, ValueError, RecursionError):
             self._broken = self._error(AttemptFailure.MALFORMED, "The provider sent what its format forbids.")
-        for event in events:
-            if isinstance(event, TextDelta | ReasoningDelta):
-                self._characters_left -= len(event.text)
+        self._characters_left -= size_bytes(events)
         if self._characters_left < 0:
             events.clear()
             self._broken = self._error(AttemptFailure.MALFORMED, "The provider sent an answer over the limit.")
@@ -150,7 +149,7 @@ class Leftovers:
 
     async def leave(self, body: http.Body, *, ended: bool) -> None:
         """Gives the connection back, or closes it where the answer has not ended."""
-        if not ended:
+        if body.at_end or not ended:
             await body.aclose()
             return
         task = asyncio.create_task(_read_out(body))
