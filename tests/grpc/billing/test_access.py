@@ -67,10 +67,9 @@ OF_AN_ACCOUNT = sorted(
     for path, method in METHODS.items()
     if path not in ADMIN_ONLY | INTERNAL_ONLY and "account_id" in method.input_type.fields_by_name
 )
-WHOLLY_SERVED = ("SubscriptionService", "InvoiceService", "AuditService")
+WHOLLY_SERVED = ("AccountService", "SubscriptionService", "InvoiceService", "AuditService")
 SERVED = {
     *(path for path in METHODS if path.removeprefix(PACKAGE).split("/")[0] in WHOLLY_SERVED),
-    *(path for path in METHODS if path.startswith(f"{PACKAGE}AccountService/") and not path.endswith("RotateApiKey")),
     f"{PACKAGE}UsageService/GetUsage",
     f"{PACKAGE}UsageService/ReconcileUsage",
 }
