@@ -212,6 +212,9 @@ def _begin(outcome: Outcome, entry: Dated, randomness: Randomness) -> None:
         outcome.dropped += _change_ids([other for other in rest if not other.starts_anew])
         outcome.subscription = replace(changed, end_us=entry.effective_us, schedule=kept)
     elif entry.starts_anew:
+        if current.cancel_change_id:
+            told = outcome.applied if current.end_us <= entry.effective_us else outcome.dropped
+            told.append(current.cancel_change_id)
         _succeed(outcome, changed, item.terms, entry.effective_us, change_id=change_id, randomness=randomness)
     else:
         _charge_difference(outcome, changed, item.terms, entry.effective_us, change_id)

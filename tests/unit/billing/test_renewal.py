@@ -246,6 +246,16 @@ def test_a_contract_to_come_after_the_end_of_another_starts_anew() -> None:
     assert history.subscription.anchor_us == us(2026, 5, 5)
 
 
+def test_a_cancellation_that_a_new_subscription_comes_before_is_dropped() -> None:
+    history = History.begin("free")
+    contract = history.contract(offer_id="volume-10k", effective_us=history.now_us + 10 * DAY_US)
+    cancellation = history.cancel()
+    outcome = advance(history.subscription, history.now_us + 40 * DAY_US, history.seed.randbytes)
+    assert outcome.applied == [contract.change.change_id]
+    assert outcome.dropped == [cancellation.change.change_id]
+    assert not outcome.subscription.end_us
+
+
 def test_a_contract_that_has_not_begun_is_replaced_altogether() -> None:
     history = History.begin("starter")
     history.contract(offer_id="volume-10k", effective_us=us(2026, 5, 1), end_us=us(2026, 6, 1))
