@@ -1,12 +1,19 @@
-"""The order of the whole run: what takes long begins first, what waits for a build comes last."""
+"""Of the whole run: its order, where what takes long begins first and what waits for a build comes last; and that no
+property has to hold within a time.
+"""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support import grpcurl, stripe_mock
 
 pytest_plugins = ("tests.support.postgres", "tests.support.database")
+
+# A loaded machine is not a defect of what is tested.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 EARLY = ("simulation/test_seeds.py", "crash/test_kill.py", "e2e/test_sessions.py")
 LATE = ("e2e/test_grpcurl.py", "unit/billing/test_payments.py")

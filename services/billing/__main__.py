@@ -23,6 +23,7 @@ from services.billing.service.audit import AuditService
 from services.billing.service.background import Backoff, keep_running
 from services.billing.service.booking import Booking
 from services.billing.service.context import Context
+from services.billing.service.corrections import CorrectionService
 from services.billing.service.dispatcher import EntitlementDispatcher
 from services.billing.service.invoices import InvoiceService
 from services.billing.service.payments import PaymentDispatcher
@@ -147,7 +148,9 @@ def _ports(
         AccountServicer(AccountService(context, dispatcher), api_keys, context.clock),  # type: ignore[abstract]
         SubscriptionServicer(SubscriptionService(context, dispatcher)),
         UsageServicer(UsageService(context, dispatcher), ReconciliationService(context)),  # type: ignore[abstract]
-        InvoiceServicer(InvoiceService(context, dispatcher, PdfPrinter(settings.invoice_issuer))),
+        InvoiceServicer(
+            InvoiceService(context, PdfPrinter(settings.invoice_issuer)), CorrectionService(context, dispatcher)
+        ),
         AuditServicer(AuditService(context)),
     )
     internal = internal_registrations(InternalAccountServicer(api_keys))  # type: ignore[abstract]

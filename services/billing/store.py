@@ -105,8 +105,11 @@ class ApiKeys(Protocol):
         ...
 
     async def count_active(self, account_id: str, now_us: int) -> int:
-        """How many keys of an account are neither revoked nor expired."""
+        """How many keys of an account are neither revoked, expired nor rotated."""
         ...
+
+    async def set_rotated(self, key: ApiKey) -> None:
+        """Writes which key replaces one of an account that this transaction has locked, and until when it is valid."""
 
     async def revoke(self, api_key_id: str, now_us: int) -> None:
         """Revokes a key for good."""

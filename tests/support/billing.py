@@ -114,13 +114,16 @@ async def billing(settings: BillingSettings, clock: Clock, backoff: Backoff = QU
     """Runs billing until the block's end."""
     async with running(settings, clock, backoff) as host:
         await host.start()
-        public, internal = host.bound_ports
-        async with (
-            grpc.aio.insecure_channel(f"127.0.0.1:{public}") as public_channel,
-            grpc.aio.insecure_channel(f"127.0.0.1:{internal}") as internal_channel,
-        ):
-            yield BillingUnderTest(public_channel, internal_channel)
-        await host.drain(0)
+        try:
+            public, internal = host.bound_ports
+            async with (
+                grpc.aio.insecure_channel(f"127.0.0.1:{public}") as public_channel,
+                grpc.aio.insecure_channel(f"127.0.0.1:{internal}") as internal_channel,
+            ):
+                yield BillingUnderTest(public_channel, internal_channel)
+        finally:
+            # Also where the test fails: a server that is left running fails a later one, when it is collected.
+            await host.drain(0)
 
 
 async def failure_of(call: Any) -> tuple[grpc.StatusCode, FlowStackError]:

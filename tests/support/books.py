@@ -18,8 +18,9 @@ from services.billing.invoice_store import InvoiceFilter
 from services.billing.service.accounts import AccountService, NewAccount
 from services.billing.service.background import Backoff
 from services.billing.service.context import Context
+from services.billing.service.corrections import Correction, CorrectionService
 from services.billing.service.dispatcher import EntitlementDispatcher
-from services.billing.service.invoices import Correction, InvoiceService
+from services.billing.service.invoices import InvoiceService
 from services.billing.service.scheduler import Scheduler
 from services.billing.service.subscriptions import SubscriptionService, Wish
 from services.shared.clock import Clock
@@ -77,7 +78,8 @@ class Books:
         self.dispatcher = EntitlementDispatcher(self.context, Backoff(0.01, 0.02, lambda: 1.0))
         self.accounts = AccountService(self.context, self.dispatcher)
         self.subscriptions = SubscriptionService(self.context, self.dispatcher)
-        self.invoices = InvoiceService(self.context, self.dispatcher, NoPrinter())
+        self.invoices = InvoiceService(self.context, NoPrinter())
+        self.corrections = CorrectionService(self.context, self.dispatcher)
         self.scheduler = Scheduler(self.context, self.dispatcher)
 
     async def open_account(self, plan_id: str = "starter") -> str:

@@ -5,13 +5,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import os
 import pwd
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -33,8 +31,7 @@ START_S_MAX: Final = 60
 _READY: Final = "database system is ready to accept connections"
 _USER_INSTEAD_OF_ROOT: Final = "nobody"
 """PostgreSQL refuses to run as root."""
-_LIBC: Final = ctypes.CDLL(None) if sys.platform == "linux" else None
-_PR_SET_PDEATHSIG: Final = 1
+_LAUNCHER: Final = Path(__file__).with_name("postgres_launcher.py")
 
 CONFIGURATION: Final = {
     "listen_addresses": "",
@@ -49,7 +46,7 @@ class PostgresServer:
     """A server of its own folder, listening on a socket there."""
 
     def __init__(self, folder: Path, programs: Path, **configuration: str) -> None:
-        self._folder = folder
+        self.folder = folder
         self._programs = programs
         self._configuration = CONFIGURATION | configuration
         self._process: subprocess.Popen[str] | None = None
@@ -57,28 +54,33 @@ class PostgresServer:
 
     def address(self, database: str = "postgres") -> str:
         """The address of one of its databases, as FLOWSTACK_BILLING_DATABASE takes it."""
-        return f"postgresql://postgres@/{database}?host={self._folder}"
+        return f"postgresql://postgres@/{database}?host={self.folder}"
 
     def initialise(self) -> None:
         """Makes an empty cluster."""
         if os.geteuid() == 0:
-            os.chown(self._folder, *_ids())
-        command = [self._programs / "initdb", "--pgdata", self._folder / "data", "--username", "postgres"]
+            os.chown(self.folder, *_ids())
+        command = [self._programs / "initdb", "--pgdata", self.folder / "data", "--username", "postgres"]
         options = ["--auth", "trust", "--encoding", "UTF8", "--no-sync", "--no-instructions"]
-        subprocess.run([*command, *options], check=True, capture_output=True, cwd=self._folder, **_as_user())
+        subprocess.run([*command, *options], check=True, capture_output=True, cwd=self.folder, **_as_user())
 
     def start(self) -> None:
         """Starts, and returns once it takes connections; after a kill, once it has recovered."""
-        settings = self._configuration | {"unix_socket_directories": str(self._folder)}
+        settings = self._configuration | {"unix_socket_directories": str(self.folder)}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        user = _as_user()
+        ids = f"{user['user']}:{user['group']}" if user else ""
+        server = [self._programs / "postgres", "-D", self.folder / "data", *options]
+        # Whoever runs this may be a thread that ends soon, or one of many: what is forked here does nothing but exec.
         self._process = subprocess.Popen(
-            [self._programs / "postgres", "-D", self._folder / "data", *options],
+            [sys.executable, "-IS", _LAUNCHER, ids, *server],
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            cwd=self._folder,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509  # one system call, and nothing that takes a lock
-            **_as_user(),
+            cwd=self.folder,
+            # Ctrl-C is for the tests, which stop it in their own order.
+            start_new_session=True,
         )
         ready = threading.Event()
         threading.Thread(target=self._listen, args=(self._process, ready), daemon=True).start()
@@ -97,25 +99,25 @@ class PostgresServer:
 
     def kill(self) -> None:
         """kill -9 of every process of it, as if the machine under it had gone."""
-        process, self._process = self._process, None
-        assert process is not None
-        children = psutil.Process(process.pid).children(recursive=True)
-        # The first one first: it would put an end to the others in an orderly way.
-        process.kill()
-        for child in children:
+        launcher, self._process = self._process, None
+        assert launcher is not None
+        (postmaster,) = psutil.Process(launcher.pid).children()
+        # It is to make no process that is not seen here, and would put an end to the others in an orderly way.
+        postmaster.suspend()
+        processes = [postmaster, *postmaster.children(recursive=True)]
+        for process in processes:
             try:
-                child.kill()
+                process.kill()
             except psutil.NoSuchProcess:
                 pass
-        process.wait()
-        psutil.wait_procs(children, timeout=START_S_MAX)
+        psutil.wait_procs(processes, timeout=START_S_MAX)
+        _end(launcher)
 
     def stop(self) -> None:
-        """Stops, cutting off who is connected."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.send_signal(signal.SIGINT)
-            process.wait()
+        """Stops at once, cutting off who is connected."""
+        launcher, self._process = self._process, None
+        if launcher is not None:
+            _end(launcher)
 
 
 @contextmanager
@@ -130,8 +132,8 @@ def running_server(**configuration: str) -> Iterator[PostgresServer]:
     try:
         server = PostgresServer(folder, _programs(folder), **configuration)
         server.initialise()
-        server.start()
         try:
+            server.start()
             yield server
         finally:
             server.stop()
@@ -171,10 +173,10 @@ def _as_user() -> dict[str, Any]:
     return {"user": user, "group": group, "extra_groups": []}
 
 
-def _die_with_parent() -> None:
-    # A test process that is killed is to leave no server behind. Other systems than Linux have no such call.
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGQUIT)
+def _end(launcher: subprocess.Popen[str]) -> None:
+    assert launcher.stdin is not None
+    launcher.stdin.close()
+    launcher.wait()
 
 
 def unavailable(why: str) -> NoReturn:

@@ -8,6 +8,7 @@ from services.billing.convert.subscriptions import subscription_to_proto
 from services.billing.convert.values import optional_time_to_proto, time_to_proto, us_from_proto
 from services.billing.domain.model import Account, AccountState, ApiKey
 from services.billing.service.accounts import CreatedAccount, NewAccount
+from services.billing.service.api_keys import RotatedKey
 from services.billing.service.subscriptions import Standing
 from services.billing.store import AccountFilter, KeyOwner
 
@@ -22,7 +23,7 @@ def filter_from_proto(request: pb.ListAccountsRequest) -> AccountFilter:
     return AccountFilter(tuple(AccountState(state) for state in request.states), request.plan_id, request.email)
 
 
-def expire_us_from_proto(request: pb.CreateApiKeyRequest) -> int:
+def expire_us_from_proto(request: pb.CreateApiKeyRequest | pb.RotateApiKeyRequest) -> int:
     """When the new key expires; 0 for never."""
     return us_from_proto(request.expire_time) if request.HasField("expire_time") else 0
 
@@ -69,6 +70,15 @@ def api_key_to_proto(key: ApiKey, now_us: int) -> pb.ApiKey:
         last_use_time=optional_time_to_proto(key.last_use_us),
         rotated_from_api_key_id=key.rotated_from,
         rotated_to_api_key_id=key.rotated_to,
+    )
+
+
+def rotated_key_to_proto(rotated: RotatedKey, now_us: int) -> pb.RotateApiKeyResponse:
+    """Domain to RotateApiKeyResponse."""
+    return pb.RotateApiKeyResponse(
+        api_key=api_key_to_proto(rotated.created.key, now_us),
+        secret=rotated.created.secret.reveal(),
+        previous_api_key=api_key_to_proto(rotated.previous, now_us),
     )
 
 

@@ -23,7 +23,8 @@ from services.billing.domain.invoices import (
     InvoiceState,
 )
 from services.billing.invoice_store import InvoiceFilter
-from services.billing.service.invoices import CorrectedInvoice, Document, InvoicePreview, InvoiceView
+from services.billing.service.corrections import CorrectedInvoice
+from services.billing.service.invoices import Document, InvoicePreview, InvoiceView
 
 CHUNK_BYTES = 64 * 1024
 """The most that one message of a download carries, by the contract."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from dataclasses import replace
 from typing import Final, NamedTuple
 from zlib import crc32
 
@@ -23,7 +24,10 @@ from services.shared.secret import Secret
 PREFIX: Final = "fs_"
 KEY_ID_PREFIX: Final = "key_"
 ACTIVE_KEYS_MAX: Final = 100
-"""How many keys of an account may be active at once."""
+"""How many keys of an account may be active at once. One that was rotated counts no more: its successor does."""
+
+OVERLAP_US: Final = 24 * 3600 * 1_000_000
+"""How long a key stays valid beside its successor, where its rotation says nothing else."""
 
 _ID_BYTES, _ID_LENGTH = 10, 16
 _SECRET_BYTES, _SECRET_LENGTH = 32, 52
@@ -37,6 +41,13 @@ class NewKey(NamedTuple):
     api_key_id: str
     secret: Secret
     """The whole key, `fs_…`."""
+
+
+class Rotated(NamedTuple):
+    """A key's successor, and the key itself with the end of its overlap."""
+
+    successor: ApiKey
+    previous: ApiKey
 
 
 def make_key(randomness: Randomness) -> NewKey:
@@ -74,6 +85,37 @@ def check_key(stored: ApiKey | None, digest: bytes, now_us: int) -> ApiKey:
     if state is ApiKeyState.EXPIRED:
         raise FlowStackError(Reason.API_KEY_EXPIRED, "The API key has expired. Use another key of the account.")
     return stored
+
+
+def rotate(key: ApiKey, made: NewKey, digest: bytes, *, overlap_us: int, expire_us: int, now_us: int) -> Rotated:
+    """Gives `key` a successor; both are valid until the overlap ends, `key` never beyond its own expiry.
+
+    Args:
+        key: the key to replace.
+        made: its successor.
+        digest: the successor's.
+        overlap_us: how long `key` stays valid; 0 for no longer.
+        expire_us: from when the successor is refused; 0 for never.
+        now_us: the present.
+
+    Raises:
+        FlowStackError: API_KEY_NOT_ACTIVE: revoked, expired or rotated already.
+    """
+    state = key.state_at(now_us)
+    if state is not ApiKeyState.ACTIVE:
+        raise FlowStackError(
+            Reason.API_KEY_NOT_ACTIVE,
+            f"The API key is {state.name} and cannot be rotated. Rotate its successor, or create another key.",
+            metadata={"state": state.name},
+        )
+    successor = ApiKey(
+        made.api_key_id, key.account_id, key.display_name, digest, now_us, expire_us, 0, 0, key.api_key_id, ""
+    )
+    end_us = now_us + overlap_us
+    previous = replace(
+        key, expire_us=min(key.expire_us, end_us) if key.expire_us else end_us, rotated_to=made.api_key_id
+    )
+    return Rotated(successor, previous)
 
 
 def invalid_key() -> FlowStackError:

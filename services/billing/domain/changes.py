@@ -79,6 +79,10 @@ def change_plan(
         now_us=now_us,
         randomness=randomness,
         request_id=request_id,
+        refusal=FlowStackError(
+            Reason.CONTRACT_IN_FORCE,
+            "A contract begins before the change could. Ask the operator to change or end the contract.",
+        ),
     )
 
 
@@ -92,6 +96,7 @@ def schedule_change(
     now_us: int,
     randomness: Randomness,
     request_id: str,
+    refusal: FlowStackError,
     more: tuple[ScheduledTerms, ...] = (),
 ) -> Changed:
     """Puts `item`, and `more` that follows from it, on the schedule of `prepared`, and lets it come into force.
@@ -105,19 +110,17 @@ def schedule_change(
         now_us: the present.
         randomness: names a new subscription.
         request_id: the caller's idempotency key.
+        refusal: what is raised where `item` would never come into force.
         more: what is scheduled along with it.
 
     Raises:
-        FlowStackError: CONTRACT_IN_FORCE, where a contract to come overtakes the change.
+        FlowStackError: `refusal`.
     """
     schedule = sorted((*prepared.schedule, item, *more), key=lambda scheduled: scheduled.effective_us)
     waiting = replace(prepared, schedule=tuple(schedule), version=prepared.version + (prepared is subscription))
     placed = timeline(waiting)
     if item not in [entry.item for entry in placed]:
-        raise FlowStackError(
-            Reason.CONTRACT_IN_FORCE,
-            "A contract begins before the change could. Ask the operator to change or end the contract.",
-        )
+        raise refusal
     place = [entry.item for entry in placed].index(item)
     entry = placed[place]
     before = terms_at(waiting, placed[place - 1].effective_us) if place else subscription.terms

@@ -16,7 +16,7 @@ from services.billing.domain.model import (
     SupportLevel,
     Terms,
 )
-from services.billing.domain.renewal import final_end_us
+from services.billing.domain.renewal import final_end_us, superseded_ends
 from services.shared.errors import FlowStackError, Reason, invalid_request
 
 
@@ -125,10 +125,14 @@ def put_contract(
     holds until it begins or to its own end. The prices decide the direction, as they do for a plan. When the contract
     ends, the plan's own terms come by the same rule; a subscription to a plan that is sold by contract only ends with
     the first period that starts at or after that.
+
+    Raises:
+        FlowStackError: INVALID_REQUEST, where it would end before it could begin.
     """
     ended = subscription.state_at(now_us) is SubscriptionState.ENDED
     prepared, dropped = (subscription, []) if ended else drop_pending(subscription)
-    kept = tuple(item for item in prepared.schedule if _stays(item, subscription))
+    gone = [item for item in superseded_ends(subscription) if item.effective_us <= now_us]
+    kept = tuple(item for item in prepared.schedule if item not in gone and _stays(item, subscription))
     dropped += [item.change_id for item in prepared.schedule if item not in kept and item.change_id]
     bumped = prepared.version + (prepared is subscription)
     prepared = replace(prepared, schedule=kept, contract=contract, version=bumped)
@@ -150,6 +154,9 @@ def put_contract(
         now_us=now_us,
         randomness=randomness,
         request_id=request_id,
+        refusal=invalid_request(
+            "contract.end_time", "must be after the next period begins, which is when a lower price does"
+        ),
         more=_end_of(contract, catalogue),
     )
 

@@ -54,6 +54,8 @@ def facts_of_key(key: ApiKey) -> Facts:
         "display_name": key.display_name or None,
         "expire_us": key.expire_us or None,
         "revoke_us": key.revoke_us or None,
+        "rotated_from": key.rotated_from or None,
+        "rotated_to": key.rotated_to or None,
     }
 
 

@@ -100,7 +100,10 @@ def timeline(subscription: Subscription) -> list[Dated]:
     they start anew. Nothing follows a new subscription, which takes the rest of the schedule over.
     """
     dated: list[Dated] = []
+    superseded = superseded_ends(subscription)
     for item in subscription.schedule:
+        if item in superseded:
+            continue
         while True:
             before = _terms_before(subscription, dated)
             entry = _place(subscription, item, before)
@@ -116,6 +119,18 @@ def timeline(subscription: Subscription) -> list[Dated]:
         if entry.starts_anew:
             break
     return dated
+
+
+def superseded_ends(subscription: Subscription) -> list[ScheduledTerms]:
+    """Ends of a contract that another one replaces before: it holds on until that one begins, which may be later."""
+    superseded: list[ScheduledTerms] = []
+    coming: Terms | None = None
+    for item in subscription.schedule:
+        if item.kind is ScheduledKind.CONTRACT_START:
+            coming = item.terms
+        elif item.kind is ScheduledKind.CONTRACT_END and coming and item.contract_id != coming.contract_id:
+            superseded.append(item)
+    return superseded
 
 
 def _terms_before(subscription: Subscription, dated: Sequence[Dated]) -> Terms:
@@ -212,6 +227,9 @@ def _begin(outcome: Outcome, entry: Dated, randomness: Randomness) -> None:
         outcome.dropped += _change_ids([other for other in rest if not other.starts_anew])
         outcome.subscription = replace(changed, end_us=entry.effective_us, schedule=kept)
     elif entry.starts_anew:
+        if current.cancel_change_id:
+            told = outcome.applied if current.end_us <= entry.effective_us else outcome.dropped
+            told.append(current.cancel_change_id)
         _succeed(outcome, changed, item.terms, entry.effective_us, change_id=change_id, randomness=randomness)
     else:
         _charge_difference(outcome, changed, item.terms, entry.effective_us, change_id)

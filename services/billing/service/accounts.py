@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-from services.billing.domain.audit import NOTHING, Action, Actor
+from services.billing.domain.audit import NOTHING, Action, Actor, audit_event
 from services.billing.domain.catalogue import FREE
 from services.billing.domain.changes import end_now
 from services.billing.domain.entitlements import EntitlementStatus
@@ -202,23 +202,37 @@ class AccountService:
         """
         return await self._context.store.transact(lambda transaction: transaction.accounts.get(account_id))
 
-    async def list(self, wanted: AccountFilter, request: PageRequest) -> Page[Account]:
-        """Lists accounts, newest first.
+    async def list(self, wanted: AccountFilter, request: PageRequest, actor: Actor) -> Page[Account]:
+        """Lists accounts, newest first. Whoever looks at all customers' names is in the audit log.
 
         Raises:
             FlowStackError: INVALID_REQUEST: another call's page token.
         """
         states = ",".join(str(int(state)) for state in sorted(wanted.states))
         scope = ("ListAccounts", states, wanted.plan_id, wanted.email.casefold())
-        return await self._context.store.transact(
-            lambda transaction: read_page(
+
+        async def read(transaction: Transaction) -> Page[Account]:
+            page = await read_page(
                 self._context.page_tokens,
                 scope,
                 request,
                 lambda after, limit: transaction.accounts.list(wanted, after, limit),
                 lambda account: (account.create_us, account.account_id),
             )
-        )
+            event = audit_event(
+                Action(actor, "AccountService.ListAccounts"),
+                "",
+                "account",
+                "",
+                before=NOTHING,
+                after={"listed": len(page.items)},
+                now_us=self._context.clock.now_us(),
+                randomness=self._context.randomness,
+            )
+            await transaction.audit.insert(event)
+            return page
+
+        return await self._context.store.transact(read)
 
 
 def _check_etag(account: Account, etag: str) -> None:

@@ -1,4 +1,4 @@
-"""API keys: making, listing, revoking, and telling whose one is."""
+"""API keys: making, listing, rotating, revoking, and telling whose one is."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from dataclasses import dataclass, replace
 
 from services.billing.domain.api_keys import (
     ACTIVE_KEYS_MAX,
+    OVERLAP_US,
+    Rotated,
     check_key,
     digest_of,
     invalid_key,
     key_id_of,
     make_key,
+    rotate,
 )
 from services.billing.domain.audit import NOTHING, Action, Actor, Facts, audit_event
 from services.billing.domain.facts import facts_of_key
@@ -30,6 +33,14 @@ class CreatedKey:
     secret: Secret
 
 
+@dataclass(frozen=True, slots=True)
+class RotatedKey:
+    """A key's successor with its secret, and the key itself."""
+
+    created: CreatedKey
+    previous: ApiKey
+
+
 class ApiKeyService:
     """Use cases of API keys."""
 
@@ -46,8 +57,7 @@ class ApiKeyService:
                 expire_time that is not in the future.
         """
         now_us = self._context.clock.now_us()
-        if expire_us and expire_us <= now_us:
-            raise invalid_request("expire_time", "must be in the future")
+        _check_expiry(expire_us, now_us)
         made = make_key(self._context.randomness)
         digest = digest_of(made.secret, self._pepper)
         key = ApiKey(made.api_key_id, account_id, display_name, digest, now_us, expire_us, 0, 0, "", "")
@@ -93,6 +103,43 @@ class ApiKeyService:
 
         return await self._context.store.transact(read)
 
+    async def rotate(
+        self, account_id: str, api_key_id: str, overlap_us: int | None, expire_us: int, actor: Actor
+    ) -> RotatedKey:
+        """Replaces a key of an account by a new one; both are valid until the overlap ends.
+
+        Args:
+            account_id: the account.
+            api_key_id: the key to replace.
+            overlap_us: how long it stays valid; None for 24 h.
+            expire_us: from when the new key is refused; 0 for never.
+            actor: who does it.
+
+        Raises:
+            FlowStackError: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND, API_KEY_NOT_ACTIVE; INVALID_REQUEST for an
+                expire_time that is not in the future.
+        """
+        now_us = self._context.clock.now_us()
+        _check_expiry(expire_us, now_us)
+        made = make_key(self._context.randomness)
+        digest = digest_of(made.secret, self._pepper)
+        overlap_us = OVERLAP_US if overlap_us is None else overlap_us
+
+        async def replace_key(transaction: Transaction) -> Rotated:
+            key = await _locked_key(transaction, account_id, api_key_id)
+            rotated = rotate(key, made, digest, overlap_us=overlap_us, expire_us=expire_us, now_us=now_us)
+            await transaction.api_keys.insert(rotated.successor)
+            await transaction.api_keys.set_rotated(rotated.previous)
+            action = Action(actor, "AccountService.RotateApiKey")
+            facts = facts_of_key(key), facts_of_key(rotated.previous)
+            await self._audit(transaction, action, rotated.previous, *facts)
+            after = facts_of_key(rotated.successor)
+            await self._audit(transaction, action, rotated.successor, NOTHING, after, place=1)
+            return rotated
+
+        rotated = await self._context.store.transact(replace_key)
+        return RotatedKey(CreatedKey(rotated.successor, made.secret), rotated.previous)
+
     async def revoke(self, account_id: str, api_key_id: str, actor: Actor) -> ApiKey:
         """Revokes a key of an account for good; a key that is revoked already is answered unchanged.
 
@@ -102,12 +149,7 @@ class ApiKeyService:
         now_us = self._context.clock.now_us()
 
         async def revoke(transaction: Transaction) -> ApiKey:
-            await transaction.accounts.lock(account_id)
-            key = await transaction.api_keys.find(account_id, api_key_id)
-            if key is None:
-                raise FlowStackError(
-                    Reason.API_KEY_NOT_FOUND, "The account has no such API key. ListApiKeys shows those that it has."
-                )
+            key = await _locked_key(transaction, account_id, api_key_id)
             if key.revoke_us:
                 return key
             await transaction.api_keys.revoke(api_key_id, now_us)
@@ -118,7 +160,9 @@ class ApiKeyService:
 
         return await self._context.store.transact(revoke)
 
-    async def _audit(self, transaction: Transaction, action: Action, key: ApiKey, before: Facts, after: Facts) -> None:
+    async def _audit(
+        self, transaction: Transaction, action: Action, key: ApiKey, before: Facts, after: Facts, *, place: int = 0
+    ) -> None:
         event = audit_event(
             action,
             key.account_id,
@@ -127,6 +171,7 @@ class ApiKeyService:
             before=before,
             after=after,
             now_us=self._context.clock.now_us(),
+            place=place,
             randomness=self._context.randomness,
         )
         await transaction.audit.insert(event)
@@ -159,3 +204,19 @@ class ApiKeyService:
         except FlowStackError:
             self._uses = uses | self._uses
             raise
+
+
+def _check_expiry(expire_us: int, now_us: int) -> None:
+    if expire_us and expire_us <= now_us:
+        raise invalid_request("expire_time", "must be in the future")
+
+
+async def _locked_key(transaction: Transaction, account_id: str, api_key_id: str) -> ApiKey:
+    """A key of an account, which no other transaction changes meanwhile."""
+    await transaction.accounts.lock(account_id)
+    key = await transaction.api_keys.find(account_id, api_key_id)
+    if key is None:
+        raise FlowStackError(
+            Reason.API_KEY_NOT_FOUND, "The account has no such API key. ListApiKeys shows those that it has."
+        )
+    return key

@@ -14,13 +14,8 @@ from typing import Final, NamedTuple
 from services.billing.domain.audit import NOTHING, Action, Actor, ActorKind, Facts, audit_event
 from services.billing.domain.entitlements import BlockReason, block_of, entitlement_of
 from services.billing.domain.facts import facts_of_account, facts_of_invoice, facts_of_subscription
-from services.billing.domain.invoices import (
-    Draft,
-    Invoice,
-    draft_of_charge,
-    draft_of_statement,
-    issue,
-)
+from services.billing.domain.invoices import Invoice
+from services.billing.domain.issuing import Draft, draft_of_charge, draft_of_statement, issue
 from services.billing.domain.ledger import partition_of
 from services.billing.domain.model import (
     Account,

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from services.billing.domain.audit import NOTHING, Action, Actor, audit_event
 from services.billing.domain.ledger import LedgerEntry, LedgerKey, PartitionLease, PeriodCounts, partition_of
 from services.billing.domain.model import Account, AccountState
 from services.billing.domain.paging import Position
@@ -57,13 +58,16 @@ class ReconciliationService:
     def __init__(self, context: Context) -> None:
         self._context = context
 
-    async def reconcile(self, account_id: str, request: PageRequest, timeout_s: float) -> Reconciliation:
+    async def reconcile(self, account_id: str, request: PageRequest, timeout_s: float, actor: Actor) -> Reconciliation:
         """Compares a page of accounts, and lists the events that are kept aside after the last of them.
+
+        It repairs nothing; that somebody looked, and what was found, is in the audit log.
 
         Args:
             account_id: the only account; empty for all.
             request: which page.
             timeout_s: how long quota may take for one account, in seconds.
+            actor: who asks.
 
         Raises:
             FlowStackError: ACCOUNT_NOT_FOUND, INVALID_REQUEST (another call's page token), QUOTA_UNAVAILABLE,
@@ -98,7 +102,23 @@ class ReconciliationService:
             drifts += [drift for one in compared if not one.period_turned for drift in drifts_of(one)]
             wanted = [one.account_id for one in compared if one.period_turned]
         drifts += [stray_drift(item) for item in page.items if isinstance(item, LedgerEntry)]
-        return Reconciliation(tuple(drifts), len(account_ids), min(watermarks, default=0), page.next_token)
+        found = Reconciliation(tuple(drifts), len(account_ids), min(watermarks, default=0), page.next_token)
+        await self._audit(account_id, found, actor)
+        return found
+
+    async def _audit(self, account_id: str, found: Reconciliation, actor: Actor) -> None:
+        facts = {"accounts_compared": found.accounts_compared, "drifts": len(found.drifts)}
+        event = audit_event(
+            Action(actor, "UsageService.ReconcileUsage"),
+            account_id,
+            "ledger",
+            account_id,
+            before=NOTHING,
+            after=facts,
+            now_us=self._context.clock.now_us(),
+            randomness=self._context.randomness,
+        )
+        await self._context.store.transact(lambda transaction: transaction.audit.insert(event))
 
     async def _compare(self, account_ids: Sequence[str], timeout_s: float) -> tuple[list[Compared], int]:
         """What was read of each account, and up to when it is complete. The order of the readings is the proof."""

@@ -10,7 +10,8 @@ from services.billing.domain.catalogue import Offer, Plan, plan_not_found
 from services.billing.domain.changes import Changed, cancel, change_plan, check_etag, revert
 from services.billing.domain.contracts import ContractWish, contract_of, put_contract
 from services.billing.domain.entitlements import EntitlementStatus
-from services.billing.domain.invoices import Invoice, draft_of_charge, preview
+from services.billing.domain.invoices import Invoice
+from services.billing.domain.issuing import draft_of_charge, preview
 from services.billing.domain.model import ChangeState, Subscription, SubscriptionChange
 from services.billing.domain.renewal import next_step_us
 from services.billing.service.context import Context

@@ -9,7 +9,7 @@ from flowstack_protos.billing.v1 import account_service_pb2 as pb
 from flowstack_protos.billing.v1.account_service_pb2_grpc import AccountServiceServicer
 
 from services.billing.convert import accounts as convert
-from services.billing.convert.values import us_from_proto
+from services.billing.convert.values import us_from_duration, us_from_proto
 from services.billing.service.accounts import AccountService
 from services.billing.service.api_keys import ApiKeyService
 from services.billing.service.paging import PageRequest
@@ -45,7 +45,9 @@ class AccountServicer(AccountServiceServicer):
     ) -> pb.ListAccountsResponse:
         """See the contract."""
         page = await self._accounts.list(
-            convert.filter_from_proto(request), PageRequest(request.page_size, request.page_token)
+            convert.filter_from_proto(request),
+            PageRequest(request.page_size, request.page_token),
+            actor_of_call(context),
         )
         accounts = [convert.account_to_proto(account) for account in page.items]
         return pb.ListAccountsResponse(accounts=accounts, next_page_token=page.next_token)
@@ -97,6 +99,19 @@ class AccountServicer(AccountServiceServicer):
         now_us = self._clock.now_us()
         keys = [convert.api_key_to_proto(key, now_us) for key in page.items]
         return pb.ListApiKeysResponse(api_keys=keys, next_page_token=page.next_token)
+
+    async def RotateApiKey(
+        self, request: pb.RotateApiKeyRequest, context: Context[Any, Any]
+    ) -> pb.RotateApiKeyResponse:
+        """See the contract."""
+        rotated = await self._api_keys.rotate(
+            account_of_call(request.account_id),
+            request.api_key_id,
+            us_from_duration(request, "overlap"),
+            convert.expire_us_from_proto(request),
+            actor_of_call(context),
+        )
+        return convert.rotated_key_to_proto(rotated, self._clock.now_us())
 
     async def RevokeApiKey(
         self, request: pb.RevokeApiKeyRequest, context: Context[Any, Any]

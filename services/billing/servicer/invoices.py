@@ -11,7 +11,8 @@ from flowstack_protos.billing.v1.invoice_service_pb2_grpc import InvoiceServiceS
 
 from services.billing.convert import invoices as convert
 from services.billing.convert.values import us_from_proto
-from services.billing.service.invoices import Correction, InvoiceService
+from services.billing.service.corrections import Correction, CorrectionService
+from services.billing.service.invoices import InvoiceService
 from services.billing.service.paging import PageRequest
 from services.billing.servicer.caller import account_of_call, actor_of_call
 
@@ -21,8 +22,9 @@ Context = grpc.aio.ServicerContext
 class InvoiceServicer(InvoiceServiceServicer):
     """Reading, previewing, paying and correcting invoices."""
 
-    def __init__(self, invoices: InvoiceService) -> None:
+    def __init__(self, invoices: InvoiceService, corrections: CorrectionService) -> None:
         self._invoices = invoices
+        self._corrections = corrections
 
     async def ListInvoices(
         self, request: pb.ListInvoicesRequest, context: Context[Any, Any]
@@ -61,21 +63,21 @@ class InvoiceServicer(InvoiceServiceServicer):
         self, request: pb.MarkInvoicePaidRequest, context: Context[Any, Any]
     ) -> pb.MarkInvoicePaidResponse:
         """See the contract."""
-        paid = await self._invoices.mark_paid(
+        paid = await self._corrections.mark_paid(
             _correction(request, context), request.payment_reference, us_from_proto(request.pay_time)
         )
         return convert.paid_to_proto(paid)
 
     async def VoidInvoice(self, request: pb.VoidInvoiceRequest, context: Context[Any, Any]) -> pb.VoidInvoiceResponse:
         """See the contract."""
-        return convert.voided_to_proto(await self._invoices.void(_correction(request, context), request.reason))
+        return convert.voided_to_proto(await self._corrections.void(_correction(request, context), request.reason))
 
     async def CreateCreditNote(
         self, request: pb.CreateCreditNoteRequest, context: Context[Any, Any]
     ) -> pb.CreateCreditNoteResponse:
         """See the contract."""
         lines = convert.credit_lines_from_proto(request)
-        note, credited = await self._invoices.credit(_correction(request, context), lines, request.reason)
+        note, credited = await self._corrections.credit(_correction(request, context), lines, request.reason)
         return convert.credited_to_proto(note, credited)
 
 

@@ -13,7 +13,7 @@ from services.billing.convert.reconciliation import reconciliation_to_proto
 from services.billing.service.paging import PageRequest
 from services.billing.service.reconciliation import ReconciliationService
 from services.billing.service.usage import UsageService
-from services.billing.servicer.caller import account_of_call
+from services.billing.servicer.caller import account_of_call, actor_of_call
 
 Context = grpc.aio.ServicerContext
 
@@ -38,7 +38,9 @@ class UsageServicer(UsageServiceServicer):
     ) -> pb.ReconcileUsageResponse:
         """See the contract."""
         page = PageRequest(request.page_size, request.page_token)
-        found = await self._reconciliation.reconcile(request.account_id, page, _quota_timeout_s(context))
+        found = await self._reconciliation.reconcile(
+            request.account_id, page, _quota_timeout_s(context), actor_of_call(context)
+        )
         return reconciliation_to_proto(found)
 
 

@@ -67,10 +67,9 @@ OF_AN_ACCOUNT = sorted(
     for path, method in METHODS.items()
     if path not in ADMIN_ONLY | INTERNAL_ONLY and "account_id" in method.input_type.fields_by_name
 )
-WHOLLY_SERVED = ("SubscriptionService", "InvoiceService", "AuditService")
+WHOLLY_SERVED = ("AccountService", "SubscriptionService", "InvoiceService", "AuditService")
 SERVED = {
     *(path for path in METHODS if path.removeprefix(PACKAGE).split("/")[0] in WHOLLY_SERVED),
-    *(path for path in METHODS if path.startswith(f"{PACKAGE}AccountService/") and not path.endswith("RotateApiKey")),
     f"{PACKAGE}UsageService/GetUsage",
     f"{PACKAGE}UsageService/ReconcileUsage",
 }
@@ -150,18 +149,20 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
     clock = ManualClock()
     quota = FakeQuotaEvents(clock.now_us)
     await quota.start()
-    folder: Path = tmp_path_factory.mktemp("access")
-    async with billing(settings_for(folder, quota.address), clock) as service:
-        customer, other, revoked = [await service.new_customer() for _ in range(3)]
-        request = account_service_pb2.RevokeApiKeyRequest(api_key_id=revoked.api_key_id)
-        await service.accounts.RevokeApiKey(request, metadata=revoked.metadata)
-        expiring = account_service_pb2.CreateApiKeyRequest(account_id=customer.account_id)
-        expiring.expire_time.FromMicroseconds(clock.now_us() + DAY_US)
-        created = await service.accounts.CreateApiKey(expiring, metadata=ADMIN)
-        clock.advance_us(DAY_US)
-        expired = Customer(customer.account_id, created.api_key.api_key_id, created.secret)
-        yield House(service, customer, other, revoked, expired)
-    await quota.stop()
+    try:
+        folder: Path = tmp_path_factory.mktemp("access")
+        async with billing(settings_for(folder, quota.address), clock) as service:
+            customer, other, revoked = [await service.new_customer() for _ in range(3)]
+            request = account_service_pb2.RevokeApiKeyRequest(api_key_id=revoked.api_key_id)
+            await service.accounts.RevokeApiKey(request, metadata=revoked.metadata)
+            expiring = account_service_pb2.CreateApiKeyRequest(account_id=customer.account_id)
+            expiring.expire_time.FromMicroseconds(clock.now_us() + DAY_US)
+            created = await service.accounts.CreateApiKey(expiring, metadata=ADMIN)
+            clock.advance_us(DAY_US)
+            expired = Customer(customer.account_id, created.api_key.api_key_id, created.secret)
+            yield House(service, customer, other, revoked, expired)
+    finally:
+        await quota.stop()
 
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sqlite3
@@ -82,3 +83,19 @@ async def test_health_is_told_for_each_service(service: BillingUnderTest) -> Non
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await health.Check(health_pb2.HealthCheckRequest(service="nothing"))
     assert raised.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def serving() -> set[int]:
+    """The servers of this process that have not been stopped."""
+    return {id(one) for one in gc.get_objects() if issubclass(type(one), grpc.aio.Server) and one._server.is_running()}
+
+
+async def test_a_test_that_fails_leaves_no_server_to_the_next_one(
+    settings: BillingSettings, clock: ManualClock
+) -> None:
+    before = serving()
+    with pytest.raises(ZeroDivisionError):
+        async with billing(settings, clock):
+            assert len(serving()) > len(before)
+            raise ZeroDivisionError
+    assert serving() == before

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from dataclasses import replace
+
 import pytest
 
 from services.billing.adapters.sql.database import Database
+from services.billing.domain.audit import Action, Actor, ActorKind, AuditChange, audit_event
+from services.billing.domain.invoices import Invoice, InvoiceKind, InvoiceLine, InvoiceLineKind, InvoiceState
 from services.billing.domain.ledger import LedgerEntry, LedgerKey, PositionedEntry
-from services.billing.domain.model import Account, AccountState, ApiKey, Subscription, SupportLevel, Terms
+from services.billing.domain.model import Account, AccountState, ApiKey, ChangeState, Subscription, SupportLevel, Terms
+from services.billing.invoice_store import AuditFilter, InvoiceFilter
 from services.billing.store import AccountFilter, Transaction
 from services.shared.errors import FlowStackError, Reason
 
@@ -59,7 +66,7 @@ def account(account_id: str, text: str = "x") -> Account:
 
 def subscription(account_id: str) -> Subscription:
     terms = Terms("free", 1, "", 0, 25, (), 25, 0, 25, SupportLevel.COMMUNITY, ())
-    return Subscription(f"sub_{account_id}", account_id, terms, 1, 0, 1)
+    return Subscription(f"sub_{account_id}", account_id, terms, 1, 0, 1, 1, 1)
 
 
 def api_key(account_id: str, text: str = "x") -> ApiKey:
@@ -73,11 +80,27 @@ def entry(account_id: str, text: str = "x") -> LedgerEntry:
     )  # fmt: skip
 
 
+def invoice_of(account_id: str, text: str) -> Invoice:
+    line = InvoiceLine(1, InvoiceLineKind.FEE, text, 1, 5, 1, 2, "free", 1, "", text)
+    return Invoice(
+        f"inv_{account_id}", account_id, "INV-1", 1, InvoiceKind.UPGRADE, InvoiceState.OPEN, f"sub_{account_id}", 1, 2,
+        text, text, text, (line,), 1, 2, payment_reference=text, void_reason=text,
+    )  # fmt: skip
+
+
 async def fill(transaction: Transaction, account_id: str, text: str) -> None:
     await transaction.accounts.insert(account(account_id, text))
     await transaction.subscriptions.insert(subscription(account_id))
     await transaction.api_keys.insert(api_key(account_id, text))
     await transaction.ledger.insert([PositionedEntry(1, text, entry(account_id, text))], 1)
+    invoice = invoice_of(account_id, text)
+    await transaction.invoices.insert(invoice)
+    facts = {text: text}
+    event = audit_event(
+        Action(Actor(ActorKind.ADMIN), "a", text, text), account_id, "r", "r", before={}, after=facts, now_us=1,
+        randomness=lambda size: hashlib.sha256(account_id.encode()).digest()[:size],
+    )  # fmt: skip
+    await transaction.audit.insert(event)
 
 
 async def test_ids_of_that_text_find_nothing_of_others(database: Database) -> None:
@@ -98,7 +121,24 @@ async def test_ids_of_that_text_find_nothing_of_others(database: Database) -> No
         assert await transaction.api_keys.count_active(text, 1) == 0
         await transaction.api_keys.revoke(text, 5)
         await transaction.api_keys.note_uses({text: 5})
+        await transaction.api_keys.set_rotated(replace(api_key(VICTIM), api_key_id=text, rotated_to="key_other"))
         assert await transaction.subscriptions.changes(text, None, 9) == []
+        assert await transaction.subscriptions.find_change(text) is None
+        await transaction.subscriptions.mark_changes([text], ChangeState.DROPPED, 5)
+        for named in ((text, f"inv_{VICTIM}"), (VICTIM, text)):
+            with pytest.raises(FlowStackError, match="no such invoice"):
+                await transaction.invoices.get(*named)
+        assert await transaction.invoices.list(text, InvoiceFilter((), (), 0, 0), None, 9) == []
+        assert list(await transaction.invoices.credit_notes([text])) == []
+        assert await transaction.invoices.oldest_due_us(text) == 0
+        await transaction.invoices.forget_customer(text)
+        await transaction.payments.put_payment_url(text, "https://elsewhere.example")
+        for wanted in (
+            AuditFilter(text, 0, 0, (), (), ""),
+            AuditFilter("", 0, 0, (text,), (), ""),
+            AuditFilter("", 0, 0, (), (), text),
+        ):
+            assert await transaction.audit.list(wanted, None, 9) == []
         assert (await transaction.entitlements.status(text)).revision == 0
         assert await transaction.ledger.usage(text, 0, 0) == (0, 0)
         assert (await transaction.ledger.counts(text, 1)).committed == 0
@@ -114,6 +154,7 @@ async def test_ids_of_that_text_find_nothing_of_others(database: Database) -> No
     key = await database.transact(lambda t: t.api_keys.find(VICTIM, f"key_{VICTIM}"))
     assert key == api_key(VICTIM), "nothing of it was changed"
     assert (await database.transact(lambda t: t.accounts.get(VICTIM))).display_name == "x"
+    assert await database.transact(lambda t: t.invoices.get(VICTIM, f"inv_{VICTIM}")) == invoice_of(VICTIM, "x")
 
 
 async def test_text_of_every_kind_comes_back_as_it_was(database: Database) -> None:
@@ -127,6 +168,12 @@ async def test_text_of_every_kind_comes_back_as_it_was(database: Database) -> No
         assert found[account_id] == account(account_id, text)
         stored = await database.transact(lambda t, a=account_id: t.api_keys.find(a, f"key_{a}"))
         assert stored == api_key(account_id, text)
+        printed = await database.transact(lambda t, a=account_id: t.invoices.get(a, f"inv_{a}"))
+        assert printed == invoice_of(account_id, text)
+        wanted = AuditFilter(account_id, 0, 0, (), (), "")
+        (event,) = await database.transact(lambda t, w=wanted: t.audit.list(w, None, 9))
+        quoted = json.dumps(text, ensure_ascii=False)
+        assert (event.reason, event.request_id, event.changes) == (text, text, (AuditChange(text, "", quoted),))
 
 
 async def test_a_replica_of_that_name_shares_and_no_more(database: Database) -> None:

@@ -115,9 +115,9 @@ async def test_an_outage_loses_nothing_and_keeps_the_order(
     await payments.run_once()
     await books.subscriptions.change_plan(books.wish(account_id), "professional", 0)
     _, upgrade = await books.invoices_of(account_id)
-    await books.invoices.mark_paid(books.correction(account_id, fee.invoice_id), "wire", 0)
+    await books.corrections.mark_paid(books.correction(account_id, fee.invoice_id), "wire", 0)
     line = CreditNoteLine(1, 5_000_000, "")
-    note, _ = await books.invoices.credit(books.correction(account_id, upgrade.invoice_id), [line], "an outage")
+    note, _ = await books.corrections.credit(books.correction(account_id, upgrade.invoice_id), [line], "an outage")
     for _ in range(3):
         clock.advance(3600)
         await payments.run_once()
@@ -139,7 +139,7 @@ async def test_a_lost_answer_is_asked_for_again(
     (invoice,) = await books.invoices_of(account_id)
     assert provider.calls.count("publish 1") == 2
     assert list(provider.states) == [f"in_{invoice.invoice_id}"]
-    await books.invoices.void(books.correction(account_id, invoice.invoice_id), "a mistake")
+    await books.corrections.void(books.correction(account_id, invoice.invoice_id), "a mistake")
     await drain(books, payments, clock)
     assert provider.states == {f"in_{invoice.invoice_id}": "void"}
 
@@ -152,7 +152,7 @@ async def test_what_was_issued_before_the_provider_came_is_left_alone(
     (invoice,) = await without.invoices_of(account_id)
     books = Books(database, clock, payments=True)
     payments = PaymentDispatcher(books.context, provider, Backoff(1.0, 60.0, lambda: 1.0))
-    await books.invoices.mark_paid(books.correction(account_id, invoice.invoice_id), "wire", 0)
+    await books.corrections.mark_paid(books.correction(account_id, invoice.invoice_id), "wire", 0)
     await drain(books, payments, clock)
     assert provider.calls == []
 
@@ -187,9 +187,9 @@ async def test_stripe_takes_every_call(books: Books, clock: ManualClock, stripe_
     await books.subscriptions.change_plan(books.wish(account_id), "professional", 0)
     _, upgrade = await books.invoices_of(account_id)
     line = CreditNoteLine(1, 5_000_000, "")
-    await books.invoices.credit(books.correction(account_id, fee.invoice_id), [line], "an outage")
-    await books.invoices.mark_paid(books.correction(account_id, fee.invoice_id), "wire", 0)
-    await books.invoices.void(books.correction(account_id, upgrade.invoice_id), "a mistake")
+    await books.corrections.credit(books.correction(account_id, fee.invoice_id), [line], "an outage")
+    await books.corrections.mark_paid(books.correction(account_id, fee.invoice_id), "wire", 0)
+    await books.corrections.void(books.correction(account_id, upgrade.invoice_id), "a mistake")
     await drain(books, payments, clock)
     pending = await books.context.store.transact(lambda t: t.payments.due(2**62, 100))
     assert pending == []

@@ -101,6 +101,28 @@ def test_how_it_stands_is_on_it(printer: PdfPrinter, changes: dict[str, object],
     assert sentence in text_of(printer.print(replace(INVOICE, **changes), (), None))  # type: ignore[arg-type]
 
 
+def test_a_figure_of_any_length_stands_on_one_line(printer: PdfPrinter) -> None:
+    line = replace(LINE, quantity=2_147_483_647, unit_price_micro=1_000_000_000_000_001)
+    printed = text_of(printer.print(replace(INVOICE, lines=(line,)), (NOTE,), None))
+    for piece in ("2,147,483,647", "$1,000,000,000.000001", "$2,147,483,647,000,002,147.483647"):
+        assert piece in printed, piece
+    credited = replace(NOTE, lines=(CreditNoteLine(1, 1_000_000_000_999_999, "An outage"),))
+    assert "$1,000,000,000.999999" in text_of(printer.print(INVOICE, (credited,), credited))
+
+
+def test_a_statement_calls_itself_one_and_claims_no_payment(printer: PdfPrinter) -> None:
+    statement = replace(INVOICE, kind=InvoiceKind.USAGE_STATEMENT, state=InvoiceState.PAID, due_us=0)
+    content = printer.print(statement, (), None)
+    assert "Usage statement INV-1-00001" in text_of(content)
+    assert "Status" not in text_of(content)
+    assert PdfReader(BytesIO(content)).metadata.title == "Usage statement INV-1-00001"  # type: ignore[union-attr]
+
+
+def test_a_reason_that_is_a_sentence_ends_once(printer: PdfPrinter) -> None:
+    void = replace(INVOICE, state=InvoiceState.VOID, void_us=us(2026, 1, 3), void_reason="It was a mistake.")
+    assert "It was a mistake. Nothing has to be paid." in text_of(printer.print(void, (), None))
+
+
 def test_many_lines_go_on_on_the_next_page(printer: PdfPrinter) -> None:
     lines = tuple(replace(LINE, line_number=number, description=f"Line {number}") for number in range(1, 81))
     content = printer.print(replace(INVOICE, lines=lines), (), None)

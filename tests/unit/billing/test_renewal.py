@@ -246,6 +246,49 @@ def test_a_contract_to_come_after_the_end_of_another_starts_anew() -> None:
     assert history.subscription.anchor_us == us(2026, 5, 5)
 
 
+def test_a_cancellation_that_a_new_subscription_comes_before_is_dropped() -> None:
+    history = History.begin("free")
+    contract = history.contract(offer_id="volume-10k", effective_us=history.now_us + 10 * DAY_US)
+    cancellation = history.cancel()
+    outcome = advance(history.subscription, history.now_us + 40 * DAY_US, history.seed.randbytes)
+    assert outcome.applied == [contract.change.change_id]
+    assert outcome.dropped == [cancellation.change.change_id]
+    assert not outcome.subscription.end_us
+
+
+def test_a_cheaper_contract_replaces_one_that_ends_before_the_next_period() -> None:
+    history = History.begin("professional")
+    end_us = history.now_us + 20 * DAY_US
+    history.contract(plan_id="professional", price_micro=300_000_000, end_us=end_us)
+    history.pass_to(history.now_us + DAY_US)
+    history.contract(plan_id="starter", price_micro=40_000_000)
+    history.pass_to(end_us + DAY_US)
+    assert history.subscription.terms.price_micro == 300_000_000
+    history.pass_to(history.subscription.billed_us)
+    assert history.subscription.terms.price_micro == 40_000_000
+    assert history.charged()[-1] == ("PERIOD_FEE", 40)
+
+
+def test_a_cheaper_contract_replaces_a_discount_that_ends_before_the_next_period() -> None:
+    history = History.begin("professional")
+    history.contract(plan_id="professional", price_micro=100_000_000, effective_us=period_start(history, 1))
+    history.pass_to(period_start(history, 1))
+    end_us = history.now_us + 20 * DAY_US
+    history.contract(plan_id="professional", price_micro=100_000_000, end_us=end_us)
+    history.contract(plan_id="starter", price_micro=40_000_000)
+    # Nobody is charged the plan's whole price for the days between.
+    history.pass_to(history.subscription.billed_us)
+    assert history.charged() == [("PERIOD_FEE", 200), ("PERIOD_FEE", 100), ("PERIOD_FEE", 40)]
+
+
+def test_a_contract_that_would_end_before_it_could_begin_is_refused_by_name() -> None:
+    history = History.begin("professional")
+    with pytest.raises(FlowStackError) as refused:
+        history.contract(plan_id="starter", price_micro=40_000_000, end_us=history.now_us + DAY_US)
+    assert [violation.field for violation in refused.value.violations] == ["contract.end_time"]
+    assert history.subscription.contract is None
+
+
 def test_a_contract_that_has_not_begun_is_replaced_altogether() -> None:
     history = History.begin("starter")
     history.contract(offer_id="volume-10k", effective_us=us(2026, 5, 1), end_us=us(2026, 6, 1))

@@ -31,6 +31,11 @@ STATE_COLORS: Final = {
     InvoiceState.VOID: HexColor("#b42318"),
 }
 WIDTH: Final = A4[0] - 40 * mm
+QUANTITY_WIDTH: Final = 22 * mm
+MONEY_WIDTH: Final = 31 * mm
+SUM_WIDTH: Final = 35 * mm
+CELL_PADDING: Final = 12.5
+"""What reportlab's tables leave free at both sides of a cell, and half a point for rounding."""
 
 MICRO: Final = 1_000_000
 
@@ -55,10 +60,16 @@ class Text:
         for _ in self.runs(text):
             pass
 
-    def width(self, text: str, size: float) -> float:
+    def width(self, text: str, size: float, *, bold: bool = False) -> float:
         """How wide the text is, in points."""
-        width: float = sum(pdfmetrics.stringWidth(run, face.name, size) for face, run in self.runs(text))
+        width: float = sum(pdfmetrics.stringWidth(run, face.name, size) for face, run in self.runs(text, bold=bold))
         return width
+
+    def figure(self, text: str, width: float, size: float = 9.5, *, bold: bool = False) -> Flowable:
+        """A figure at the right of a column: on one line whatever its length, smaller where it has to be."""
+        if self.has_fonts:
+            size = min(size, size * (width - CELL_PADDING) / self.width(text, size, bold=bold))
+        return self.paragraph(text, size, bold=bold, right=True)
 
     def paragraph(
         self, text: str, size: float = 9.5, *, bold: bool = False, color: Any = INK, right: bool = False
@@ -96,6 +107,11 @@ def date(time_us: int) -> str:
     return f"{time.day} {time:%B} {time.year}"
 
 
+def title_of(invoice: Invoice) -> str:
+    """What the document calls itself."""
+    return "Usage statement" if invoice.kind is InvoiceKind.USAGE_STATEMENT else "Invoice"
+
+
 def invoice_story(
     text: Text, issuer: Sequence[str], invoice: Invoice, credit_notes: Sequence[CreditNote]
 ) -> list[Flowable]:
@@ -104,8 +120,7 @@ def invoice_story(
     if invoice.due_us:
         facts.append(("Due", date(invoice.due_us)))
     facts.append(("Period", f"{date(invoice.period_start_us)} to {date(invoice.period_end_us - 1)}"))
-    is_statement = invoice.kind is InvoiceKind.USAGE_STATEMENT
-    story = _head(text, issuer, "Usage statement" if is_statement else "Invoice")
+    story = _head(text, issuer, title_of(invoice))
     story += [_parties(text, invoice, facts), Spacer(0, 9 * mm), _lines(text, invoice), Spacer(0, 4 * mm)]
     story += [_totals(text, invoice), Spacer(0, 8 * mm), *_remarks(text, invoice)]
     for note in credit_notes:
@@ -117,17 +132,15 @@ def invoice_story(
 def credit_note_story(text: Text, issuer: Sequence[str], invoice: Invoice, note: CreditNote) -> list[Flowable]:
     """A credit note from top to bottom."""
     facts = [("Number", note.number), ("Issued", date(note.issue_us)), ("For invoice", invoice.number)]
-    rows = [
-        [text.paragraph(line.description), text.paragraph(money(line.amount_micro), right=True)] for line in note.lines
-    ]
+    rows = [[text.paragraph(line.description), text.figure(money(line.amount_micro), SUM_WIDTH)] for line in note.lines]
     totals = [("Total credited", money(note.total_micro), True)]
     if note.refund_micro:
         totals.append(("Of this refunded", money(note.refund_micro), False))
     return [
         *_head(text, issuer, "Credit note"),
-        _parties(text, invoice, facts),
+        _parties(text, invoice, facts, "Credited to"),
         Spacer(0, 9 * mm),
-        _table(text, ("Description", "Amount"), rows, (WIDTH - 35 * mm, 35 * mm)),
+        _table(text, ("Description", "Amount"), rows, (WIDTH - SUM_WIDTH, SUM_WIDTH)),
         Spacer(0, 4 * mm),
         _sums(text, totals),
         Spacer(0, 8 * mm),
@@ -145,8 +158,8 @@ def _head(text: Text, issuer: Sequence[str], title: str) -> list[Flowable]:
     return [table, Spacer(0, 4 * mm), HRFlowable(width=WIDTH, thickness=1.4, color=ACCENT), Spacer(0, 7 * mm)]
 
 
-def _parties(text: Text, invoice: Invoice, facts: Sequence[tuple[str, str]]) -> Flowable:
-    customer = [text.paragraph("Billed to", 8, color=SOFT)]
+def _parties(text: Text, invoice: Invoice, facts: Sequence[tuple[str, str]], to: str = "Billed to") -> Flowable:
+    customer = [text.paragraph(to, 8, color=SOFT)]
     # Blank once the account's personal data has been purged.
     customer.append(text.paragraph(invoice.customer_name or "Deleted customer", 11, bold=True))
     if invoice.customer_email:
@@ -165,13 +178,13 @@ def _lines(text: Text, invoice: Invoice) -> Flowable:
     rows = [
         [
             text.paragraph(line.description),
-            text.paragraph(f"{line.quantity:,}", right=True),
-            text.paragraph(money(line.unit_price_micro), right=True),
-            text.paragraph(money(line.amount_micro), right=True),
+            text.figure(f"{line.quantity:,}", QUANTITY_WIDTH),
+            text.figure(money(line.unit_price_micro), MONEY_WIDTH),
+            text.figure(money(line.amount_micro), MONEY_WIDTH),
         ]
         for line in invoice.lines
     ]
-    widths = (WIDTH - 84 * mm, 22 * mm, 31 * mm, 31 * mm)
+    widths = (WIDTH - QUANTITY_WIDTH - 2 * MONEY_WIDTH, QUANTITY_WIDTH, MONEY_WIDTH, MONEY_WIDTH)
     return _table(text, ("Description", "Quantity", "Unit price", "Amount"), rows, widths)
 
 
@@ -201,10 +214,10 @@ def _totals(text: Text, invoice: Invoice) -> Flowable:
 
 def _sums(text: Text, sums: Sequence[tuple[str, str, bool]]) -> Flowable:
     rows = [
-        [text.paragraph(label, bold=strong), text.paragraph(value, bold=strong, right=True)]
+        [text.paragraph(label, bold=strong), text.figure(value, SUM_WIDTH, bold=strong)]
         for label, value, strong in sums
     ]
-    table = Table(rows, colWidths=(45 * mm, 35 * mm), hAlign="RIGHT")
+    table = Table(rows, colWidths=(45 * mm, SUM_WIDTH), hAlign="RIGHT")
     style: list[Any] = [("TOPPADDING", (0, 0), (-1, -1), 3), ("BOTTOMPADDING", (0, 0), (-1, -1), 4)]
     for place, (_, _, strong) in enumerate(sums):
         if strong:
@@ -214,7 +227,9 @@ def _sums(text: Text, sums: Sequence[tuple[str, str, bool]]) -> Flowable:
 
 
 def _remarks(text: Text, invoice: Invoice) -> Iterator[Flowable]:
-    yield text.paragraph(f"Status: {invoice.state.name.title()}", 10, bold=True, color=STATE_COLORS[invoice.state])
+    # A statement asks for nothing, so it is not paid either; VOID it can be.
+    if invoice.kind is not InvoiceKind.USAGE_STATEMENT or invoice.state is InvoiceState.VOID:
+        yield text.paragraph(f"Status: {invoice.state.name.title()}", 10, bold=True, color=STATE_COLORS[invoice.state])
     for remark in _sentences(invoice):
         yield text.paragraph(remark, 8.5, color=SOFT)
 
@@ -224,7 +239,7 @@ def _sentences(invoice: Invoice) -> Iterator[str]:
         yield "The fee of the period includes these sessions. Nothing has to be paid."
         return
     if invoice.state is InvoiceState.VOID:
-        yield f"Voided on {date(invoice.void_us)}: {invoice.void_reason}. Nothing has to be paid."
+        yield f"Voided on {date(invoice.void_us)}: {invoice.void_reason.rstrip('. ')}. Nothing has to be paid."
     elif invoice.state is InvoiceState.OPEN:
         yield f"Please pay {money(invoice.due_micro)} by {date(invoice.due_us)}, naming {invoice.number}."
         if invoice.payment_url:

@@ -17,7 +17,7 @@ from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import SimpleDocTemplate
 
 from services.billing.adapters.pdf.fonts import Face, Typesetter
-from services.billing.adapters.pdf.layout import FOOTER_COLOR, Text, credit_note_story, invoice_story
+from services.billing.adapters.pdf.layout import FOOTER_COLOR, Text, credit_note_story, invoice_story, title_of
 from services.billing.domain.invoices import CreditNote, Invoice
 
 MARGIN: Final = 20 * mm
@@ -41,7 +41,7 @@ class PdfPrinter:
         """Prints an invoice with a summary of its credit notes, or the one credit note `note`."""
         text = Text(self._typesetter)
         if note is None:
-            title, number = "Invoice", invoice.number
+            title, number = title_of(invoice), invoice.number
             build = partial(invoice_story, text, self._issuer, invoice, credit_notes)
         else:
             title, number = "Credit note", note.number

@@ -129,7 +129,7 @@ class SqlApiKeys:
         """Keys of an account, newest first."""
         query = select(API_KEYS).where(API_KEYS.c.account_id == account_id)
         if not include_inactive:
-            query = query.where(_is_active(now_us))
+            query = query.where(_is_valid(now_us))
         place = tuple_(API_KEYS.c.create_us, API_KEYS.c.api_key_id)
         if after is not None:
             query = query.where(place < tuple_(*after))
@@ -137,9 +137,15 @@ class SqlApiKeys:
         return [api_key_from_row(row) for row in await self._connection.execute(query)]
 
     async def count_active(self, account_id: str, now_us: int) -> int:
-        """How many keys of an account are neither revoked nor expired."""
-        query = select(func.count()).where(API_KEYS.c.account_id == account_id, _is_active(now_us))
+        """How many keys of an account are neither revoked, expired nor rotated."""
+        active = and_(_is_valid(now_us), API_KEYS.c.rotated_to == "")
+        query = select(func.count()).where(API_KEYS.c.account_id == account_id, active)
         return (await self._connection.execute(query)).scalar_one()
+
+    async def set_rotated(self, key: ApiKey) -> None:
+        """Writes which key replaces one, and until when it is valid."""
+        statement = update(API_KEYS).where(API_KEYS.c.api_key_id == key.api_key_id)
+        await self._connection.execute(statement.values(expire_us=key.expire_us, rotated_to=key.rotated_to))
 
     async def revoke(self, api_key_id: str, now_us: int) -> None:
         """Revokes a key for good."""
@@ -176,5 +182,5 @@ def _parts(row: Row[Any], *tables: Table) -> Iterator[SimpleNamespace]:
         begin = end
 
 
-def _is_active(now_us: int) -> Any:
+def _is_valid(now_us: int) -> Any:
     return and_(API_KEYS.c.revoke_us == 0, or_(API_KEYS.c.expire_us == 0, API_KEYS.c.expire_us > now_us))

@@ -162,8 +162,8 @@ class SubscriptionServiceServicer:
         direction as in ChangePlan: a higher or equal price applies at effective_time, a lower one with the first
         period that starts at or after it, and from `free`, or after the end, a new subscription starts.
         Errors: NOT_FOUND / PLAN_NOT_FOUND, OFFER_NOT_FOUND; INVALID_ARGUMENT / INVALID_REQUEST for an
-        effective_time in the past, which is invoiced already, for an end_time that is not after it, and for terms
-        without a price or a number of concurrent sessions.
+        effective_time in the past, which is invoiced already, for an end_time that is not after it or not after the
+        period's start that a lower price waits for, and for terms without a price or a number of concurrent sessions.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

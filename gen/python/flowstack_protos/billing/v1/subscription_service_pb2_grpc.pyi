@@ -88,8 +88,8 @@ class SubscriptionServiceStub:
     direction as in ChangePlan: a higher or equal price applies at effective_time, a lower one with the first
     period that starts at or after it, and from `free`, or after the end, a new subscription starts.
     Errors: NOT_FOUND / PLAN_NOT_FOUND, OFFER_NOT_FOUND; INVALID_ARGUMENT / INVALID_REQUEST for an
-    effective_time in the past, which is invoiced already, for an end_time that is not after it, and for terms
-    without a price or a number of concurrent sessions.
+    effective_time in the past, which is invoiced already, for an end_time that is not after it or not after the
+    period's start that a lower price waits for, and for terms without a price or a number of concurrent sessions.
     """
 
 @_typing.type_check_only
@@ -152,8 +152,8 @@ class SubscriptionServiceAsyncStub(SubscriptionServiceStub):
     direction as in ChangePlan: a higher or equal price applies at effective_time, a lower one with the first
     period that starts at or after it, and from `free`, or after the end, a new subscription starts.
     Errors: NOT_FOUND / PLAN_NOT_FOUND, OFFER_NOT_FOUND; INVALID_ARGUMENT / INVALID_REQUEST for an
-    effective_time in the past, which is invoiced already, for an end_time that is not after it, and for terms
-    without a price or a number of concurrent sessions.
+    effective_time in the past, which is invoiced already, for an end_time that is not after it or not after the
+    period's start that a lower price waits for, and for terms without a price or a number of concurrent sessions.
     """
 
 class SubscriptionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -249,8 +249,8 @@ class SubscriptionServiceServicer(metaclass=_abc_1.ABCMeta):
         direction as in ChangePlan: a higher or equal price applies at effective_time, a lower one with the first
         period that starts at or after it, and from `free`, or after the end, a new subscription starts.
         Errors: NOT_FOUND / PLAN_NOT_FOUND, OFFER_NOT_FOUND; INVALID_ARGUMENT / INVALID_REQUEST for an
-        effective_time in the past, which is invoiced already, for an end_time that is not after it, and for terms
-        without a price or a number of concurrent sessions.
+        effective_time in the past, which is invoiced already, for an end_time that is not after it or not after the
+        period's start that a lower price waits for, and for terms without a price or a number of concurrent sessions.
         """
 
 def add_SubscriptionServiceServicer_to_server(servicer: SubscriptionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
