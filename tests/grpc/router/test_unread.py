@@ -138,12 +138,12 @@ async def test_those_that_are_left_end_and_the_others_wait_on(router: RouterUnde
 
 
 async def test_those_that_never_read_end_as_counted(quota: FakeQuota, upstream: FaultServer) -> None:
-    async with running_router(quota, upstream, limits=SessionLimits(reader_stall_s=1.0)) as router:
-        async with unread(router) as calls:
-            await quota.until_resolved(STREAMS)
-            await closed(upstream)
-            assert reasons(quota) == {"CALLER_ERROR": STREAMS}
-            for _, error in await asyncio.gather(*map(drained, calls)):
-                assert error.metadata["counted"] == "true"
+    limits = SessionLimits(reader_stall_s=1.0)
+    async with running_router(quota, upstream, limits=limits) as router, unread(router) as calls:
+        await quota.until_resolved(STREAMS)
+        await closed(upstream)
+        assert reasons(quota) == {"CALLER_ERROR": STREAMS}
+        for _, error in await asyncio.gather(*map(drained, calls)):
+            assert error.metadata["counted"] == "true"
 
     assert quota.states() == ["COMMITTED"] * STREAMS
