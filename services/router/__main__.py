@@ -75,7 +75,7 @@ async def _serve(settings: RouterSettings, entries: Catalog, opened: AsyncExitSt
         ADDRESS,
         (registration,),
         lambda policies: Authenticator(policies, authenticate_key=keys.authenticate),
-        options=_port_options(limits),
+        options=port_options(limits),
     )
     grace_s = limits.time_limit_s if settings.drain_grace_seconds is None else settings.drain_grace_seconds
     await quota.start()
@@ -87,12 +87,13 @@ async def _serve(settings: RouterSettings, entries: Catalog, opened: AsyncExitSt
     await serve_until_signal(host, grace_s, before_drain=lambda: service.drain(grace_s))
 
 
-def _port_options(limits: SessionLimits) -> tuple[tuple[str, int], ...]:
+def port_options(limits: SessionLimits, connection_s: float = CONNECTION_SECONDS_MAX) -> tuple[tuple[str, int], ...]:
+    """The gRPC options of the router's port, where a connection takes new calls for `connection_s` seconds."""
     # A reader that does not take even the end of its call holds the call open, and gRPC has no way to end that one.
     # With the connection it ends, for which whatever runs on it has time.
-    grace_s = limits.time_limit_s + limits.reader_stall_s + limits.resolution_answer_s
+    grace_s = limits.first_message_s + limits.time_limit_s + limits.reader_stall_s + limits.resolution_answer_s
     return (
-        ("grpc.max_connection_age_ms", CONNECTION_SECONDS_MAX * 1000),
+        ("grpc.max_connection_age_ms", round(connection_s * 1000)),
         ("grpc.max_connection_age_grace_ms", round(grace_s * 1000)),
         # A window that grew with the bandwidth would let one Chat fill megabytes with messages that nobody asked for.
         ("grpc.http2.bdp_probe", 0),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,13 +12,14 @@ from services.router.domain.request import (
     AnthropicCredentials,
     BedrockCredentials,
     Candidate,
+    Choice,
     CompletionRequest,
     CredentialMode,
     Credentials,
     OpenAiCredentials,
 )
 from services.router.providers.port import Provider
-from services.shared.errors import invalid_request
+from services.shared.errors import FlowStackError, invalid_request
 
 _KIND_OF: Final[dict[type[Credentials], str]] = {
     OpenAiCredentials: "openai",
@@ -43,13 +45,18 @@ class Lineup:
 
         Raises:
             FlowStackError: MODEL_NOT_FOUND; INVALID_REQUEST where a credential could be meant for two providers, or a
-                provider cannot do what is asked.
+                provider cannot do what is asked. Of several candidates it says which one it is about.
         """
-        found = [self.catalog.find(choice) for choice in request.choices]
+        choices = request.choices
+        found = []
+        for position, choice in enumerate(choices):
+            with _named(position, choice, len(choices)):
+                found.append(self.catalog.find(choice))
         owners = self._owners([entry for entry, _ in found], request.credentials)
         candidates = tuple(self._candidate(entry, model, owners.get(entry.name)) for entry, model in found)
-        for candidate in candidates:
-            self.providers[candidate.provider].check(candidate, request.prompt)
+        for position, candidate in enumerate(candidates):
+            with _named(position, choices[position], len(choices)):
+                self.providers[candidate.provider].check(candidate, request.prompt)
         return candidates
 
     async def aclose(self) -> None:
@@ -88,3 +95,21 @@ class Lineup:
             has_credentials=entry.name in self.managed,
             max_output_tokens=most,
         )
+
+
+@contextmanager
+def _named(position: int, choice: Choice, choices: int) -> Iterator[None]:
+    """Says of a refusal which of several candidates it is about, in its text and as `candidate` in its metadata."""
+    try:
+        yield
+    except FlowStackError as error:
+        if choices == 1:
+            raise
+        field = f"fallbacks[{position - 1}]" if position else "the first choice"
+        raise FlowStackError(
+            error.reason,
+            f"{error.message} This is about {field}, at {choice.provider}.",
+            metadata={**error.metadata, "candidate": str(position)},
+            violations=error.violations,
+            retry_after=error.retry_after,
+        ) from None

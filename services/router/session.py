@@ -15,7 +15,7 @@ from typing import Final
 
 from services.router.buffer import EventBuffer, ReaderStalledError
 from services.router.domain.coalesce import coalesced
-from services.router.domain.endings import Cause, Ending, Situation, decide
+from services.router.domain.endings import Cause, Ending, FailedAttempt, Situation, decide, reason_of
 from services.router.domain.events import (
     AttemptFailed,
     Finish,
@@ -64,6 +64,9 @@ _DENIALS: Final = frozenset(
 )
 """The answers after which quota certainly holds no unit. After every other one it may."""
 
+RATE_LIMIT_RETRY: Final = timedelta(seconds=5)
+"""What a client is told to wait where a provider that limits the rate does not say how long."""
+
 
 @dataclass(frozen=True, slots=True)
 class World:
@@ -89,17 +92,22 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class _Quote:
-    """What the provider said of its failure, filtered, and whose credentials it was called with."""
+    """A provider's failure as the client may be told of it."""
 
+    provider: str
+    failed: FailedAttempt
     message: str
-    mode: CredentialMode
+    """What the provider said, filtered."""
+    retry_after: timedelta | None
 
-    def may_follow(self, reason: Reason | None) -> bool:
-        """Whether the client may read it beside `reason`.
+    def told(self, reason: Reason) -> str:
+        """The words that go with `reason`.
 
         On the operator's credentials only a refused request is its caller's affair; the rest is the operator's.
         """
-        return self.mode is CredentialMode.BYOK or reason is Reason.PROVIDER_REJECTED_REQUEST
+        words = f"{self.provider}: {self.failed.failure.value}"
+        own = self.failed.mode is CredentialMode.BYOK or reason is Reason.PROVIDER_REJECTED_REQUEST
+        return f"{words}: {self.message}" if self.message and own else words
 
 
 class _BrokenError(Exception):
@@ -112,16 +120,19 @@ class _BrokenError(Exception):
         *,
         violations: Sequence[FieldViolation] = (),
         metadata: Mapping[str, str] = MappingProxyType({}),
-        retry_after: timedelta | None = None,
-        quote: _Quote | None = None,
+        quotes: Sequence[_Quote] = (),
     ) -> None:
         super().__init__(cause.value)
         self.cause = cause
         self.detail = detail
-        self.quote = quote
+        self.quotes = quotes
         self.metadata = metadata
         self.violations = violations
-        self.retry_after = retry_after
+
+    def quote(self, reason: Reason) -> _Quote | None:
+        """The failure that the session ends with `reason` for; the last one where several would do."""
+        fitting = [quote for quote in self.quotes if reason_of(quote.failed) is reason] or self.quotes
+        return fitting[-1] if fitting else None
 
 
 class Session:
@@ -253,18 +264,18 @@ class Session:
 
     async def _answer(self, prompt: Prompt, candidates: Sequence[Candidate]) -> Answer:
         """One round's answer, from the first candidate that gives one."""
+        quotes: list[_Quote] = []
         for position, candidate in enumerate(candidates, start=1):
             try:
                 return await self._attempt(candidate, prompt)
             except ProviderError as error:
                 self._tally.fail(error.failure, error.request_id, self._world.clock.monotonic_s())
-                if self._tally.output_begun or position == len(candidates):
-                    raise _BrokenError(
-                        Cause.PROVIDER_FAILED,
-                        f"{candidate.provider}: {error.failure.value}",
-                        retry_after=error.retry_after,
-                        quote=_Quote(error.message, candidate.credential_mode),
-                    ) from None
+                failed = FailedAttempt(error.failure, candidate.credential_mode)
+                quotes.append(_Quote(candidate.provider, failed, error.message, error.retry_after))
+                if self._tally.output_begun:
+                    raise _BrokenError(Cause.PROVIDER_FAILED, quotes=quotes[-1:]) from None
+                if position == len(candidates):
+                    raise _BrokenError(Cause.PROVIDER_FAILED, quotes=quotes) from None
                 await self.buffer.put((AttemptFailed(candidate.provider, candidate.model, error.failure),))
         raise AssertionError("a session has at least one candidate")
 
@@ -328,16 +339,18 @@ class Session:
             self.buffer.close(SessionFinished(outcome, state, quota))
             return
         metadata = session_metadata(assignment.session_id, state) if self._reserved else {}
-        detail, quote = broken.detail, broken.quote
-        if quote is not None and quote.message and quote.may_follow(ending.error):
-            detail = f"{detail}: {quote.message}"
+        detail, retry_after = broken.detail, None
+        if (quote := broken.quote(ending.error)) is not None:
+            detail, retry_after = quote.told(ending.error), quote.retry_after
+        if ending.error is Reason.PROVIDER_RATE_LIMITED and retry_after is None:
+            retry_after = RATE_LIMIT_RETRY
         self.buffer.close(
             error=FlowStackError(
                 ending.error,
                 explanation(ending.error, detail, counted=ending.counted, state=state),
                 metadata={**broken.metadata, **metadata},
                 violations=broken.violations,
-                retry_after=broken.retry_after,
+                retry_after=retry_after,
             )
         )
 

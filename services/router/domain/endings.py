@@ -157,12 +157,12 @@ def _failed_after_output(failed: FailedAttempt, answered: bool) -> Ending:
         # A provider that has begun to answer has taken the request; what it refuses then is its own doing.
         return Ending(FinishReason.FAILED, ReleaseReason.PROVIDER_FAILED, Reason.PROVIDER_UNAVAILABLE)
     if is_callers_doing(failed):
-        return Ending(FinishReason.CALLER_ERROR, error=_reason_of(failed))
-    return Ending(FinishReason.FAILED, ReleaseReason.PROVIDER_FAILED, _reason_of(failed))
+        return Ending(FinishReason.CALLER_ERROR, error=reason_of(failed))
+    return Ending(FinishReason.FAILED, ReleaseReason.PROVIDER_FAILED, reason_of(failed))
 
 
 def _failed_before_output(failures: Sequence[FailedAttempt]) -> Ending:
-    reasons = [_reason_of(failed) for failed in failures]
+    reasons = [reason_of(failed) for failed in failures]
     # What a plain retry may cure comes first, so that a client whose fallback was refused still tries again.
     for reason in (Reason.PROVIDER_UNAVAILABLE, Reason.PROVIDER_RATE_LIMITED):
         if reason in reasons:
@@ -178,7 +178,8 @@ def is_callers_doing(failed: FailedAttempt) -> bool:
     return on_own_key and failed.failure in (AttemptFailure.CREDENTIALS_REFUSED, AttemptFailure.RATE_LIMITED)
 
 
-def _reason_of(failed: FailedAttempt) -> Reason:
+def reason_of(failed: FailedAttempt) -> Reason:
+    """What the failure of one attempt means to the client."""
     if failed.failure is AttemptFailure.RATE_LIMITED:
         return Reason.PROVIDER_RATE_LIMITED
     return Reason.PROVIDER_REJECTED_REQUEST if is_callers_doing(failed) else Reason.PROVIDER_UNAVAILABLE

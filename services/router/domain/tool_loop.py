@@ -55,7 +55,14 @@ class ToolLoop:
         self._wanted: dict[str, ToolResultPart | None] = {}
 
     def ask(self, calls: Sequence[ToolCall]) -> tuple[str, ...]:
-        """Begins a round: the ids whose results are owed now; none where there are no calls or no rounds left."""
+        """Begins a round: the ids whose results are owed now; none where there are no calls or no rounds left.
+
+        Raises:
+            ValueError: two calls have the same id. Providers refuse that as MALFORMED; one result for both would be
+                none that a provider takes.
+        """
+        if len({call.id for call in calls}) < len(calls):
+            raise ValueError("two tool calls of one round have the same id")
         if not calls or self._rounds_left <= 0:
             return ()
         self._rounds_left -= 1

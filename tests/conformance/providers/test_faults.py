@@ -149,6 +149,15 @@ async def test_arguments_that_are_no_whole_object(
     assert said.error.request_id == "req_fault"
 
 
+async def test_two_calls_of_one_id_are_refused(provider: Provider, server: FaultServer) -> None:
+    dialect = server.dialect
+    calls = [*dialect.call(0, "call_a", "look", "{}"), *dialect.call(1, "call_a", "feel", "{}")]
+    said = await ask(provider, server, dialect.begin(), *calls, *dialect.finish("tools"), tools=("look", "feel"))
+
+    assert failed(said) is AttemptFailure.MALFORMED
+    assert said.calls == []
+
+
 async def test_a_call_that_the_token_limit_cut_is_left_out(provider: Provider, server: FaultServer) -> None:
     dialect = server.dialect
     calls = [*dialect.call(0, "call_a", "look", "{}"), *dialect.call(1, "call_b", "look", '{"at')]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -133,6 +133,7 @@ async def running_router(
     limits: SessionLimits | None = None,
     stall_s: float = 30.0,
     quota_answer_s: float = 2.0,
+    options: Sequence[tuple[str, int]] = (),
 ) -> AsyncIterator[RouterUnderTest]:
     """Starts a router, and checks afterwards that it leaves no task behind."""
     before = asyncio.all_tasks()
@@ -185,6 +186,7 @@ async def running_router(
         "FLOWSTACK_ROUTER_ADDRESS",
         (registration,),
         lambda policies: Authenticator(policies, authenticate_key=authenticate),
+        options=options,
     )
     host = ServiceHost("router", load(CommonSettings, admin_port_base=0), (listening,))
     await host.start()

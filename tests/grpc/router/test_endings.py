@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -252,6 +253,41 @@ async def test_a_fallback_serves_what_the_first_choice_could_not(router: RouterU
         "ATTEMPT_FAILURE_UNSPECIFIED",
     ]
     assert router.quota.states() == ["COMMITTED"]
+
+
+async def test_what_is_quoted_is_what_the_reason_is_about(router: RouterUnderTest) -> None:
+    router.quota.managed_providers = ["backup"]
+    router.upstream.script(refuses(429, retry_after="7"), refuses(400))
+    request = request_to(router.upstream.dialect, fallbacks=[pb.Fallback(provider="backup", model="m")])
+
+    _, error = await router.failure(request)
+
+    assert error.reason is Reason.PROVIDER_RATE_LIMITED
+    assert f"{router.upstream.dialect.name}: rate-limited: The provider says no." in error.message
+    assert "backup" not in error.message
+    assert error.retry_after == timedelta(seconds=7)
+
+
+async def test_after_output_only_the_one_that_broke_is_quoted(router: RouterUnderTest) -> None:
+    router.quota.managed_providers = ["backup"]
+    router.upstream.script(refuses(503), breaks("request"))
+    request = request_to(router.upstream.dialect, fallbacks=[pb.Fallback(provider="backup", model="m")])
+
+    _, error = await router.failure(request)
+
+    assert error.reason is Reason.PROVIDER_UNAVAILABLE
+    assert "backup: request-rejected" in error.message
+    assert router.upstream.dialect.name not in error.message
+
+
+async def test_a_rate_limit_always_says_when_to_try_again(router: RouterUnderTest) -> None:
+    router.upstream.script(refuses(429))
+
+    _, error = await router.failure(request_to(router.upstream.dialect))
+
+    assert error.reason is Reason.PROVIDER_RATE_LIMITED
+    assert error.retry_after is not None
+    assert error.retry_after > timedelta(0)
 
 
 async def test_every_candidate_fails_and_what_a_retry_may_cure_is_told(router: RouterUnderTest) -> None:

@@ -164,11 +164,10 @@ async def test_what_a_provider_tells_the_operator_is_not_told_to_customers(
 
 
 async def test_a_refusal_on_the_operators_key_is_not_told_beside_another_reason(router: RouterUnderTest) -> None:
-    router.quota.managed_providers = ["backup"]
+    router.quota.managed_providers = [router.upstream.dialect.name, "backup"]
     router.upstream.script(refuses(503), refuses(400))
-    _, error = await router.failure(
-        request_to(router.upstream.dialect, fallbacks=[pb.Fallback(provider="backup", model="m")])
-    )
+    fallback = pb.Fallback(provider="backup", model="m")
+    _, error = await router.failure(request_to(router.upstream.dialect, byok=False, fallbacks=[fallback]))
 
     assert error.reason is Reason.PROVIDER_UNAVAILABLE
     assert "out of credit" not in error.message

@@ -7,6 +7,7 @@ import pytest
 from services.router.catalog import Catalog, Model, ProviderEntry
 from services.router.domain.request import (
     AnthropicCredentials,
+    Candidate,
     Choice,
     CompletionRequest,
     CredentialMode,
@@ -18,7 +19,7 @@ from services.router.domain.request import (
 )
 from services.router.lineup import Lineup
 from services.router.providers.echo import EchoProvider
-from services.shared.errors import FlowStackError, Reason
+from services.shared.errors import FlowStackError, Reason, invalid_request
 from services.shared.secret import Secret
 
 KEY = OpenAiCredentials(Secret("sk-x"))
@@ -94,6 +95,36 @@ def test_without_anybodys_credentials() -> None:
 
     assert (served.credential_mode, served.has_credentials) == (MANAGED, True)
     assert (lacking.credential_mode, lacking.has_credentials) == (MANAGED, False)
+
+
+@pytest.mark.parametrize(
+    ("choices", "named", "candidate"),
+    [
+        (("echo", "refusing"), "fallbacks[0], at refusing", "1"),
+        (("refusing", "echo"), "the first choice, at refusing", "0"),
+        (("refusing",), "", None),
+    ],
+)
+@pytest.mark.parametrize("at", ["check", "catalogue"])
+def test_a_refusal_says_which_candidate_it_is_about(
+    choices: tuple[str, ...], named: str, candidate: str | None, at: str
+) -> None:
+    class Refusing(EchoProvider):
+        def check(self, _candidate: Candidate, _prompt: Prompt) -> None:
+            raise invalid_request("temperature", "is not taken")
+
+    known = {"echo-1": Model("echo-1")} if at == "check" else {}
+    catalog = Catalog({**CATALOG.providers, "refusing": ProviderEntry("refusing", "openai", models=known)})
+    lineup = Lineup(catalog, {**LINEUP.providers, "refusing": Refusing()}, frozenset())
+    with pytest.raises(FlowStackError) as caught:
+        lineup.candidates(request(*choices))
+
+    error = caught.value
+    assert error.reason is (Reason.INVALID_REQUEST if at == "check" else Reason.MODEL_NOT_FOUND)
+    assert [v.field for v in error.violations] == (["temperature"] if at == "check" else [])
+    assert error.metadata.get("candidate") == candidate
+    assert ("This is about" in error.message) is bool(named)
+    assert named in error.message
 
 
 def test_a_credential_is_never_shown() -> None:
