@@ -44,6 +44,11 @@ class Report:
 
 def simulate(seed: int) -> Report:
     """Runs one seed to its end, or to its first defect."""
+    with collector_off():
+        return _simulate(seed)
+
+
+def _simulate(seed: int) -> Report:
     draw = random.Random(f"run {seed}")
     folder = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else None, prefix="simulation-"))
     loop = SimulatedLoop(seed, draw.choice((0.0, 0.1, 0.5, 1.0)))
@@ -51,7 +56,7 @@ def simulate(seed: int) -> Report:
     loop.set_exception_handler(
         lambda _, context: world.oracle.fail(f"{context['message']}: {context.get('exception')}")
     )
-    with collector_off(), defects_are_violations(world.oracle):
+    with defects_are_violations(world.oracle):
         try:
             loop.run_until_complete(world.run())
         except HaltedError:
@@ -73,7 +78,11 @@ def collector_off() -> Iterator[None]:
     try:
         yield
     finally:
-        gc.collect(0)  # all that was made meanwhile is in the youngest generation
+        unraisable, sys.unraisablehook = sys.unraisablehook, lambda _: None
+        # All that was made meanwhile is in the youngest generation. The world is out of reach by now: what survives
+        # this is looked at no more, and thousands of worlds would fill the memory.
+        gc.collect(0)
+        sys.unraisablehook = unraisable
         gc.enable()
 
 
