@@ -10,13 +10,12 @@ from pathlib import Path
 
 import grpc
 import pytest
-from sqlalchemy import text
 
 from services.billing.config import BillingSettings
 from services.billing.domain.ledger import PARTITIONS
 from tests.support.billing import BillingUnderTest, billing, reason_of, settings_for
 from tests.support.clock import ManualClock
-from tests.support.database import connection_to, migrated, read_rows
+from tests.support.database import migrated, read_rows
 from tests.support.fake_quota_events import FakeQuotaEvents
 from tests.support.postgres import PostgresServer, running_server
 
@@ -35,14 +34,13 @@ def owners(settings: BillingSettings) -> Counter[str]:
 
 async def shared_by(settings: BillingSettings, replicas: int) -> Counter[str]:
     """Waits until so many replicas have a fair share each."""
-    fair = sorted(PARTITIONS // replicas + (number < PARTITIONS % replicas) for number in range(replicas))
-    query = text("SELECT owner FROM partition_cursors")
-    with connection_to(settings.billing_database) as connection:
-        while True:
-            found = Counter[str](connection.execute(query).scalars())
-            if sorted(found.values()) == fair:
-                return found
-            await asyncio.sleep(0)
+    while True:
+        found = owners(settings)
+        if sorted(found.values()) == sorted(
+            PARTITIONS // replicas + (n < PARTITIONS % replicas) for n in range(replicas)
+        ):
+            return found
+        await asyncio.sleep(0)
 
 
 async def resolve_some(service: BillingUnderTest, quota: FakeQuotaEvents, accounts: list[str], name: str) -> None:
