@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support import grpcurl, stripe_mock
+from tests.support.go_programs import PROGRAMS
 
 pytest_plugins = ("tests.support.postgres", "tests.support.database")
 
@@ -22,8 +22,8 @@ LATE = ("e2e/test_grpcurl.py", "unit/billing/test_payments.py")
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Starts what later tests need; once, not in each worker."""
     if not hasattr(session.config, "workerinput"):
-        grpcurl.start_building()
-        stripe_mock.start_building()
+        for program in PROGRAMS.values():
+            program.start_building()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

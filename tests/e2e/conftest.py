@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.support.grpcurl import find_grpcurl
+from tests.support.go_programs import GRPCURL
 from tests.support.suite import Suite, running_suite
 
 
@@ -28,7 +28,7 @@ async def suite(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Suite
 @pytest.fixture(scope="session")
 def grpcurl() -> str:
     """The program grpcurl. Skips where it is not installed and there is no Go to build it; in CI that fails."""
-    found = find_grpcurl()
+    found = GRPCURL.find()
     if found is None:
         message = "grpcurl is not installed, and there is no Go to build it."
         if os.environ.get("CI") == "true":

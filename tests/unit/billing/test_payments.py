@@ -18,7 +18,8 @@ from services.shared.errors import FlowStackError, Reason
 from services.shared.secret import Secret
 from tests.support.books import Books
 from tests.support.clock import ManualClock
-from tests.support.stripe_mock import find_stripe_mock, stripe_mock
+from tests.support.go_programs import STRIPE_MOCK
+from tests.support.stripe_mock import stripe_mock
 
 
 class FakeProvider:
@@ -159,7 +160,7 @@ async def test_what_was_issued_before_the_provider_came_is_left_alone(
 
 @pytest.fixture(scope="module")
 def stripe_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    program = find_stripe_mock()
+    program = STRIPE_MOCK.find()
     if program is None:
         if os.environ.get("CI"):
             pytest.fail("stripe-mock is neither installed nor can be built: Go is missing")
