@@ -20,7 +20,6 @@ from services.billing.payments import PaymentProvider
 from services.billing.service.accounts import AccountService
 from services.billing.service.api_keys import ApiKeyService
 from services.billing.service.audit import AuditService
-from services.billing.service.background import Backoff, keep_running
 from services.billing.service.booking import Booking
 from services.billing.service.context import Context
 from services.billing.service.corrections import CorrectionService
@@ -40,6 +39,7 @@ from services.billing.servicer.subscriptions import SubscriptionServicer
 from services.billing.servicer.usage import UsageServicer
 from services.shared import log
 from services.shared.auth import Authenticator, Caller, CallerKind
+from services.shared.background import Backoff, keep_running
 from services.shared.channel import connect
 from services.shared.clock import Clock, SystemClock
 from services.shared.secret import Secret
