@@ -1,0 +1,33 @@
+"""The vault's database."""
+
+from __future__ import annotations
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from services.shared.database.store import SqlStore, open_engine
+from services.vault.adapters.migrations.steps import MIGRATIONS, OWNER
+from services.vault.adapters.sql.documents import SqlDocuments
+from services.vault.store import Transaction
+
+
+class SqlTransaction:
+    """One transaction."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self.documents = SqlDocuments(connection)
+
+
+class Database(SqlStore[Transaction]):
+    """The vault's store on SQLite or PostgreSQL."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        super().__init__(engine, OWNER, SqlTransaction)
+
+
+async def open_database(address: str) -> Database:
+    """Opens the database at `address` and asserts that it can serve; see `open_engine`.
+
+    Raises:
+        StartupError: it cannot be opened, another process owns it, or its schema is not the current one.
+    """
+    return Database(await open_engine(address, MIGRATIONS))
