@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
 
 from flowstack_protos.vault.v1 import vault_service_pb2, vault_service_pb2_grpc
 
 from services.shared import log
 from services.shared.api_keys import ApiKeys, BillingClient
 from services.shared.auth import Authenticator
+from services.shared.background import Backoff, keep_running, stop
 from services.shared.channel import connect
 from services.shared.clock import Clock, SystemClock
 from services.shared.paging import PageTokens
 from services.shared.secret import Secret
 from services.shared.server import DRAIN_GRACE_SECONDS, Port, Registration, ServiceHost, run, serve_until_signal
 from services.shared.settings import load
+from services.vault.adapters.billing_client import AccountsAtBilling
 from services.vault.adapters.sql.database import open_database
 from services.vault.config import VaultSettings
 from services.vault.service.documents import DocumentService
+from services.vault.service.indexing import Indexing
 from services.vault.service.queries import QueryService
+from services.vault.service.upkeep import Purger, Sweeper
 from services.vault.servicer import POLICIES, VaultServicer
 from services.vault.store import Position
 
+BACKOFF: Final = Backoff(0.2, 10.0, random.random)
+"""Between looks for work beside the calls; an expired document is not seen any more, swept away or not."""
+
 
 @asynccontextmanager
-async def running(settings: VaultSettings, clock: Clock) -> AsyncIterator[ServiceHost]:
+async def running(settings: VaultSettings, clock: Clock, backoff: Backoff = BACKOFF) -> AsyncIterator[ServiceHost]:
     """The vault with its background work, wired together; the host is started and drained by the caller.
 
     Raises:
@@ -39,13 +49,24 @@ async def running(settings: VaultSettings, clock: Clock) -> AsyncIterator[Servic
         stack.push_async_callback(billing.close)
         keys = ApiKeys(BillingClient(billing).ask, clock)
         stack.push_async_callback(keys.close)
+        accounts = connect(settings.billing_address, settings, settings.admin_tokens()[0])
+        stack.push_async_callback(accounts.close)
         # All replicas have it, and it need not last: a page token is used at once or not at all.
         tokens = PageTokens[Position](Secret("vault" + settings.internal_tokens()[0].reveal()))
+        indexing = Indexing(database, clock)
         capacity_bytes = settings.vault_capacity_bytes
         servicer = VaultServicer(
             DocumentService(database, clock, secrets.token_bytes, capacity_bytes),
-            QueryService(database, clock, tokens, capacity_bytes),
+            QueryService(database, clock, tokens, indexing, capacity_bytes),
         )
+        works: dict[str, Callable[[], Awaitable[bool]]] = {
+            "expired documents": Sweeper(database, clock).run_once,
+            "indexes": indexing.run_once,
+            "purges": Purger(database, AccountsAtBilling(accounts), clock).run_once,
+        }
+        for name, work in works.items():
+            task = asyncio.create_task(keep_running(name, work, backoff), name=name)
+            stack.push_async_callback(stop, task)
         yield ServiceHost("vault", settings, [_port(settings, servicer, keys)])
 
 

@@ -1,7 +1,7 @@
 """The port to the vault's store. A use case runs in a transaction: it reads, decides and writes; it all holds or none.
 
-Every method names the account that it is about, and sees and changes nothing of another. Maintenance is the exception
-that says so.
+Every method names the account that it is about, and sees and changes nothing of another; only what looks for work
+beside the calls, in `Indexes` and `Upkeep`, looks at all of them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from services.vault.domain.documents import Content, Document, Facts, Place
 from services.vault.domain.filters import Filter
+from services.vault.domain.indexing import IndexState, Path, SortIndex
 from services.vault.domain.sorting import SortField
 
 ResultT = TypeVar("ResultT")
@@ -28,6 +29,15 @@ class Found(NamedTuple):
     position: Position
 
 
+class Slice(NamedTuple):
+    """A part of what a query finds."""
+
+    after: Position | None
+    """Where the part before ended; None for the first."""
+    limit: int
+    """At most this many."""
+
+
 class Stored(NamedTuple):
     """What is written about a document, beside its content. Times are microseconds since 1970."""
 
@@ -36,6 +46,14 @@ class Stored(NamedTuple):
     update_us: int
     expire_us: int
     size_bytes: int
+
+
+class IndexWork(NamedTuple):
+    """An index that is not as it should be."""
+
+    index_id: int
+    account_id: str
+    state: IndexState
 
 
 class Collection(NamedTuple):
@@ -78,6 +96,10 @@ class Documents(Protocol):
         """What has expired and is still kept, by collection."""
         ...
 
+    async def count(self, account_id: str, collection: str) -> int:
+        """How many documents a collection has, expired ones included."""
+        ...
+
     async def facts(self, place: Place) -> Facts | None:
         """What is known about a document, expired or not."""
         ...
@@ -93,16 +115,6 @@ class Documents(Protocol):
         """Documents by their ids, in that order."""
         ...
 
-    async def find(
-        self, scope: Scope, wanted: Filter, order: Sequence[SortField], after: Position | None, limit: int
-    ) -> Sequence[Found]:
-        """Documents that the filter lets through, in order, from a position on."""
-        ...
-
-    async def find_for_deletion(self, scope: Scope, wanted: Filter, after_key: str, limit: int) -> Sequence[str]:
-        """Keys of documents that the filter lets through, by key, after one of them."""
-        ...
-
     async def delete(self, account_id: str, collection: str, keys: Sequence[str]) -> Usage:
         """Deletes documents, expired or not; answers what there was. The account is locked."""
         ...
@@ -112,12 +124,107 @@ class Documents(Protocol):
         ...
 
 
+class Queries(Protocol):
+    """Finding documents of one collection."""
+
+    async def find(
+        self,
+        scope: Scope,
+        wanted: Filter,
+        order: Sequence[SortField],
+        index: SortIndex | None,
+        part: Slice,
+    ) -> Sequence[Found]:
+        """Documents that the filter lets through, in order.
+
+        Args:
+            scope: where.
+            wanted: the filter.
+            order: ends with the key, so that no two documents are alike in it.
+            index: a ready index of the collection to read by; None to look through the collection.
+            part: how many, from where on.
+        """
+        ...
+
+
+class Indexes(Protocol):
+    """Indexes of collections."""
+
+    async def of(self, account_id: str, collection: str) -> Sequence[SortIndex]:
+        """Every index of a collection."""
+        ...
+
+    async def count(self, account_id: str) -> int:
+        """How many indexes an account has."""
+        ...
+
+    async def add(self, account_id: str, collection: str, path: Path, now_us: int) -> None:
+        """Begins an index, which is to be built. The account is locked."""
+
+    async def note_use(self, account_id: str, index: SortIndex, now_us: int) -> None:
+        """Writes that an index was used."""
+
+    async def begin_drop(self, account_id: str, index: SortIndex) -> None:
+        """Takes an index out of use. The account is locked."""
+
+    async def next_work(self) -> IndexWork | None:
+        """An index to be built or dropped, of whichever account; None for nothing to do."""
+        ...
+
+    async def build_some(self, work: IndexWork, limit: int) -> None:
+        """Enters some more documents into an index. The account is locked."""
+
+    async def drop_some(self, work: IndexWork, limit: int) -> None:
+        """Deletes some of an index's entries, and in the end the index. The account is locked."""
+
+
+class Upkeep(Protocol):
+    """What is done for all accounts, beside the calls."""
+
+    async def expired_account(self, now_us: int) -> str | None:
+        """An account with documents that have expired; None for none."""
+        ...
+
+    async def expired_keys(self, account_id: str, now_us: int, limit: int) -> dict[str, list[str]]:
+        """Keys of an account's documents that have expired, by collection."""
+        ...
+
+    async def accounts_to_check(self, now_us: int, limit: int) -> Sequence[str]:
+        """Accounts of which billing is to be asked by now whether they are deleted."""
+        ...
+
+    async def check_again(self, account_id: str, check_us: int) -> None:
+        """Sets when billing is asked next."""
+
+    async def some_keys(self, account_id: str, limit: int) -> dict[str, list[str]]:
+        """Keys of an account's documents, live or not, by collection."""
+        ...
+
+    async def forget_account(self, account_id: str) -> None:
+        """Deletes what is kept about an account without documents. The account is locked."""
+
+
 class Transaction(Protocol):
     """One transaction."""
 
     @property
     def documents(self) -> Documents:
         """Documents."""
+        ...
+
+    @property
+    def queries(self) -> Queries:
+        """Finding documents."""
+        ...
+
+    @property
+    def indexes(self) -> Indexes:
+        """Indexes."""
+        ...
+
+    @property
+    def upkeep(self) -> Upkeep:
+        """What is done for all accounts."""
         ...
 
 

@@ -22,13 +22,17 @@ from services.vault.domain.documents import (
     size_of,
 )
 from services.vault.domain.filters import EVERYTHING, Filter, parse_deletion
-from services.vault.store import Scope, Store, Stored, Transaction
+from services.vault.domain.indexing import plan
+from services.vault.domain.sorting import whole_order
+from services.vault.store import Position, Scope, Slice, Store, Stored, Transaction
 
 LARGE_CHARACTERS: Final = 32_768
 """From this size on a document is read in a thread, so that it does not hold up other calls."""
 
 DELETIONS_AT_ONCE: Final = 500
 """Documents that one transaction deletes."""
+
+_ORDER: Final = whole_order(())
 
 
 class NewDocument(NamedTuple):
@@ -148,20 +152,31 @@ class DocumentService:
     async def _delete_all(self, account_id: str, collection: str, wanted: Filter) -> int:
         """Deletes in transactions of bounded size, by key; each key is passed once, so that it comes to an end."""
         scope = Scope(account_id, collection, self.clock.now_us())
-        deleted, after_key = 0, ""
+        deleted = 0
+        after: Position | None = None
         while True:
-            keys, count = await self.database.transact(partial(_delete_some, scope, wanted, after_key))
-            deleted += count
-            if len(keys) < DELETIONS_AT_ONCE:
+            some = await self.database.transact(partial(_delete_some, scope, wanted, after))
+            deleted += some.deleted
+            if some.last is None:
                 return deleted
-            after_key = keys[-1]
+            after = some.last
 
 
-async def _delete_some(scope: Scope, wanted: Filter, after_key: str, transaction: Transaction) -> tuple[list[str], int]:
+class _Deletion(NamedTuple):
+    deleted: int
+    last: Position | None
+    """Where to go on; None once nothing is left."""
+
+
+async def _delete_some(scope: Scope, wanted: Filter, after: Position | None, transaction: Transaction) -> _Deletion:
     documents = transaction.documents
     await documents.lock_account(scope.account_id)
-    keys = list(await documents.find_for_deletion(scope, wanted, after_key, DELETIONS_AT_ONCE))
-    return keys, (await documents.delete(scope.account_id, scope.collection, keys)).documents
+    indexes = await transaction.indexes.of(scope.account_id, scope.collection)
+    index = plan(wanted, _ORDER, indexes, scope.now_us).index
+    found = await transaction.queries.find(scope, wanted, _ORDER, index, Slice(after, DELETIONS_AT_ONCE))
+    keys = [str(one.position[0]) for one in found]
+    deleted = await documents.delete(scope.account_id, scope.collection, keys)
+    return _Deletion(deleted.documents, found[-1].position if len(found) == DELETIONS_AT_ONCE else None)
 
 
 async def _read_content(text: str) -> Content:

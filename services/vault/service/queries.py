@@ -10,8 +10,10 @@ from services.shared.clock import Clock
 from services.shared.paging import PAGE_SIZE_DEFAULT, PageTokens
 from services.vault.domain.documents import Document
 from services.vault.domain.filters import parse_filter
+from services.vault.domain.indexing import plan
 from services.vault.domain.sorting import SortField, whole_order
-from services.vault.store import Collection, Found, Position, Scope, Store, Transaction, Usage
+from services.vault.service.indexing import Indexing, Wish
+from services.vault.store import Collection, Found, Position, Scope, Slice, Store, Transaction, Usage
 
 PAGE_BYTES_MAX: Final = 3 * 1024 * 1024
 """Of the documents on a page. With all that is said about each it stays below the 4 MiB that gRPC's clients take."""
@@ -53,6 +55,7 @@ class QueryService:
     database: Store
     clock: Clock
     page_tokens: PageTokens[Position]
+    indexing: Indexing
     capacity_bytes: int
 
     async def query(self, query: Query) -> DocumentPage:
@@ -71,7 +74,11 @@ class QueryService:
 
         async def read(transaction: Transaction) -> DocumentPage:
             # One more than asked for tells whether there is a next page.
-            found = await transaction.documents.find(scope, wanted, order, after, limit + 1)
+            indexes = await transaction.indexes.of(query.account_id, query.collection)
+            planned = plan(wanted, order, indexes, scope.now_us)
+            if planned.wish is not None:
+                self.indexing.wish(Wish(query.account_id, query.collection, planned.wish))
+            found = await transaction.queries.find(scope, wanted, order, planned.index, Slice(after, limit + 1))
             page = _fitting(found[:limit])
             documents = await transaction.documents.read(query.account_id, [one.document_id for one in page])
             if len(page) == len(found):

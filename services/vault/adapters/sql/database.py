@@ -7,6 +7,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from services.shared.database.store import SqlStore, open_engine
 from services.vault.adapters.migrations.steps import MIGRATIONS, OWNER
 from services.vault.adapters.sql.documents import SqlDocuments
+from services.vault.adapters.sql.indexes import SqlIndexes
+from services.vault.adapters.sql.queries import SqlQueries
+from services.vault.adapters.sql.upkeep import SqlUpkeep
 from services.vault.store import Transaction
 
 
@@ -15,6 +18,9 @@ class SqlTransaction:
 
     def __init__(self, connection: AsyncConnection) -> None:
         self.documents = SqlDocuments(connection)
+        self.queries = SqlQueries(connection)
+        self.indexes = SqlIndexes(connection)
+        self.upkeep = SqlUpkeep(connection)
 
 
 class Database(SqlStore[Transaction]):

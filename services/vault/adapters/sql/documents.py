@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import Table, delete, func, insert, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.vault.adapters.sql.dialect import upsert
 from services.vault.adapters.sql.expressions import Bool
 from services.vault.adapters.sql.indexes import SqlIndexes
-from services.vault.adapters.sql.queries import SqlQueries
+from services.vault.adapters.sql.queries import is_live
 from services.vault.adapters.sql.tables import ACCOUNTS, COLLECTIONS, DOCUMENTS
 from services.vault.domain.documents import Content, Document, Facts, Place
-from services.vault.domain.filters import Filter
-from services.vault.domain.sorting import SortField
-from services.vault.store import Collection, Found, Position, Scope, Stored, Usage
+from services.vault.store import Collection, Stored, Usage
 
 _D: Final = DOCUMENTS.c
 _C: Final = COLLECTIONS.c
@@ -29,7 +27,6 @@ class SqlDocuments:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
         self._indexes = SqlIndexes(connection)
-        self._queries = SqlQueries(connection, self._indexes)
 
     async def lock_account(self, account_id: str) -> int:
         """Locks the account's row, which is made where there is none."""
@@ -53,6 +50,11 @@ class SqlDocuments:
             .group_by(_D.collection)
         )
         return {name: Usage(count, int(size)) for name, count, size in await self._connection.execute(query)}
+
+    async def count(self, account_id: str, collection: str) -> int:
+        """What the collection's row says."""
+        query = select(_C.document_count).where(_C.account_id == account_id, _C.collection == collection)
+        return (await self._connection.execute(query)).scalar_one_or_none() or 0
 
     async def facts(self, place: Place) -> Facts | None:
         """What is known about a document."""
@@ -87,16 +89,6 @@ class SqlDocuments:
         query = select(_D.document_id, *_SEEN).where(_D.account_id == account_id, _D.document_id.in_(document_ids))
         rows = {row[0]: row for row in await self._connection.execute(query)}
         return [Document(*rows[document_id][1:]) for document_id in document_ids]
-
-    async def find(
-        self, scope: Scope, wanted: Filter, order: Sequence[SortField], after: Position | None, limit: int
-    ) -> Sequence[Found]:
-        """Documents that the filter lets through, in order."""
-        return await self._queries.find(scope, wanted, order, after, limit)
-
-    async def find_for_deletion(self, scope: Scope, wanted: Filter, after_key: str, limit: int) -> Sequence[str]:
-        """Keys of documents that the filter lets through."""
-        return await self._queries.find_for_deletion(scope, wanted, after_key, limit)
 
     async def delete(self, account_id: str, collection: str, keys: Sequence[str]) -> Usage:
         """Deletes documents; their entries in indexes go with them."""
@@ -148,15 +140,5 @@ class SqlDocuments:
         return [Collection(*row) for row in await self._connection.execute(query)]
 
 
-def is_live(now_us: int) -> Bool:
-    """Whether a document has not expired."""
-    return or_(_D.expire_us == 0, _D.expire_us > now_us)
-
-
 def _at(place: Place) -> tuple[Bool, ...]:
     return (_D.account_id == place.account_id, _D.collection == place.collection, _D.key == place.key)
-
-
-def upsert(connection: AsyncConnection, table: Table) -> Any:
-    """An INSERT that can say what to do about a row that is there already."""
-    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
