@@ -12,6 +12,7 @@ from typing import Any, Final
 from sqlalchemy import (
     ColumnElement,
     String,
+    UnaryExpression,
     and_,
     bindparam,
     case,
@@ -25,6 +26,7 @@ from sqlalchemy import (
     type_coerce,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.sql.operators import custom_op
 
 from services.vault.adapters.sql.tables import DOCUMENTS, JsonbText
 from services.vault.domain.codes import CONTAINER, next_kind
@@ -41,6 +43,9 @@ _OWN: Final = {
 }
 
 
+_PLUS: Final[custom_op[str]] = custom_op("+")
+
+
 class Expressions:
     """Makes expressions over the documents table for one kind of database."""
 
@@ -48,23 +53,37 @@ class Expressions:
         self._is_postgresql = dialect == "postgresql"
 
     def code(self, path: Sequence[str]) -> ColumnElement[str]:
-        """The code at a path; NULL where nothing is there."""
+        """The code at a path; the empty text where nothing is there, so that no comparison is ever NULL."""
         if self._is_postgresql:
-            names = bindparam(None, list(path), type_=ARRAY(String))
-            return collate(type_coerce(DOCUMENTS.c.body.op("#>>")(names), String), "C")
-        # An encoded name has nothing in it that would end it or that SQLite would take for an escape.
-        text = "$" + "".join(f'."{name}"' for name in path)
-        return func.json_extract(DOCUMENTS.c.body, text, type_=String)
+            code: ColumnElement[str] = collate(type_coerce(DOCUMENTS.c.body.op("#>>")(_names(path)), String), "C")
+        else:
+            # An encoded name has nothing in it that would end it or that SQLite would take for an escape.
+            text = "$" + "".join(f'."{name}"' for name in path)
+            code = func.json_extract(DOCUMENTS.c.body, text, type_=String)
+        return func.coalesce(code, "", type_=String)
 
     def sort_value(self, path: Sequence[str]) -> ColumnElement[str]:
-        """What the value at a path sorts as; nothing there sorts as the empty text, before every value."""
+        """What the value at a path sorts as; nothing there sorts before every value."""
         code = self.code(path)
-        return func.coalesce(
-            case((code >= CONTAINER, CONTAINER), else_=func.substr(code, 1, SORT_CHARACTERS_MAX)), "", type_=String
-        )
+        return case((code >= CONTAINER, CONTAINER), else_=func.substr(code, 1, SORT_CHARACTERS_MAX, type_=String))
+
+    def in_collection(self, account_id: str, collection: str, *, by_index: bool) -> tuple[Bool, ...]:
+        """Whether a document is of a collection.
+
+        Args:
+            account_id: whose.
+            collection: which.
+            by_index: the documents come from an index of the collection. SQLite would rather look through the
+                collection: it knows nothing of a LIMIT that is reached soon.
+        """
+        columns: tuple[ColumnElement[str], ...] = (DOCUMENTS.c.account_id, DOCUMENTS.c.collection)
+        if by_index and not self._is_postgresql:
+            # A column with a plus before it is looked up in no index.
+            columns = tuple(UnaryExpression(column, operator=_PLUS, type_=String()) for column in columns)
+        return tuple(column == value for column, value in zip(columns, (account_id, collection), strict=True))
 
     def matches(self, wanted: Filter) -> Bool:
-        """Whether a document is let through: true or false, never NULL."""
+        """Whether a document is let through: true or false, never NULL, so that NOT means what it says."""
         if isinstance(wanted, All):
             return and_(true(), *(self.matches(one) for one in wanted.filters))
         if isinstance(wanted, AnyOf):
@@ -75,36 +94,33 @@ class Expressions:
 
     def _condition(self, condition: Condition) -> Bool:
         code = self.code(condition.path)
-        is_there = code.is_not(None)
         if condition.operator is Operator.EXISTS:
-            return is_there
-        if condition.operator is Operator.IN:
-            return and_(is_there, self._is_any(condition.path, code, condition.codes))
+            return code > ""
+        if condition.operator in (Operator.EQ, Operator.IN):
+            scalars = [one for one in condition.codes if one < CONTAINER]
+            containers = [one for one in condition.codes if one >= CONTAINER]
+            parts: list[Bool] = [code == scalars[0]] if len(scalars) == 1 else [code.in_(scalars)] if scalars else []
+            return or_(false(), *parts, *(self._is_container(condition.path, one) for one in containers))
         (operand,) = condition.codes
-        if condition.operator is Operator.EQ:
-            return and_(is_there, self._is_any(condition.path, code, condition.codes))
-        return and_(is_there, *range_of(code, condition.operator, operand))
+        return and_(*range_of(code, condition.operator, operand))
 
-    def _is_any(self, path: Sequence[str], code: ColumnElement[str], operands: Sequence[str]) -> Bool:
-        scalars = [operand for operand in operands if operand < CONTAINER]
-        containers = [operand for operand in operands if operand >= CONTAINER]
-        parts: list[Bool] = [code == scalars[0]] if len(scalars) == 1 else [code.in_(scalars)] if scalars else []
-        parts += [self._is_container(path, code, one) for one in containers]
-        return or_(false(), *parts)
-
-    def _is_container(self, path: Sequence[str], code: ColumnElement[str], operand: str) -> Bool:
+    def _is_container(self, path: Sequence[str], operand: str) -> Bool:
+        code = self.code(path)
         if not self._is_postgresql:
             # Both were written by the same hand, names in order and without spaces.
             return code == operand
-        names = bindparam(None, list(path), type_=ARRAY(String))
-        inner = type_coerce(DOCUMENTS.c.body.op("#>")(names), JsonbText())
-        # Where a scalar stands, its code could read like JSON.
-        return and_(code >= CONTAINER, inner == cast(bindparam(None, operand, type_=String), JsonbText()))
+        inner = type_coerce(DOCUMENTS.c.body.op("#>")(_names(path)), JsonbText())
+        found = inner == cast(bindparam(None, operand, type_=String), JsonbText())
+        return and_(code >= CONTAINER, func.coalesce(found, false()))
 
     def order_value(self, field: SortField) -> ColumnElement[Any]:
         """What a field of an order compares."""
         own = _OWN.get(field.kind)
         return self.sort_value(field.path) if own is None else own
+
+
+def _names(path: Sequence[str]) -> ColumnElement[Any]:
+    return bindparam(None, list(path), type_=ARRAY(String))
 
 
 def range_of(code: ColumnElement[str], operator: Operator, operand: str) -> list[Bool]:

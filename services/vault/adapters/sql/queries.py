@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.vault.adapters.sql.expressions import Bool, Expressions, after
 from services.vault.adapters.sql.tables import DOCUMENTS, SORT_ENTRIES
+from services.vault.adapters.sql.time_limit import Watch
 from services.vault.domain.codes import next_kind
 from services.vault.domain.filters import Condition, Filter, Operator
 from services.vault.domain.indexing import SortIndex, demanded, sort_code
@@ -23,8 +24,9 @@ _E: Final = SORT_ENTRIES.c
 class SqlQueries:
     """Finds documents of one collection."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: AsyncConnection, watch: Watch) -> None:
         self._connection = connection
+        self._watch = watch
         self._expressions = Expressions(connection.dialect.name)
 
     async def find(
@@ -38,13 +40,18 @@ class SqlQueries:
         """Documents that the filter lets through, in order, by an index where there is one."""
         values = [self._order_value(field, index) for field in order]
         query = select(_D.document_id, _D.size_bytes, *values)
-        query = query.where(*in_scope(scope), self._expressions.matches(wanted))
+        query = query.where(
+            *self._expressions.in_collection(scope.account_id, scope.collection, by_index=index is not None),
+            is_live(scope.now_us),
+            self._expressions.matches(wanted),
+        )
         if index is not None:
             query = _by_index(query, index, wanted)
         if part.after is not None:
             query = query.where(after(values, order, part.after))
         query = query.order_by(*(v.desc() if f.descending else v.asc() for f, v in zip(order, values, strict=True)))
-        rows = await self._connection.execute(query.limit(part.limit))
+        async with self._watch.limit(self._connection):
+            rows = await self._connection.execute(query.limit(part.limit))
         return [Found(row[0], row[1], tuple(row[2:])) for row in rows]
 
     def _order_value(self, field: SortField, index: SortIndex | None) -> ColumnElement[Any]:
@@ -55,11 +62,6 @@ class SqlQueries:
         return self._expressions.order_value(field)
 
 
-def in_scope(scope: Scope) -> tuple[Bool, ...]:
-    """The documents of a collection that are live."""
-    return (_D.account_id == scope.account_id, _D.collection == scope.collection, is_live(scope.now_us))
-
-
 def is_live(now_us: int) -> Bool:
     """Whether a document has not expired."""
     return or_(_D.expire_us == 0, _D.expire_us > now_us)
@@ -67,12 +69,8 @@ def is_live(now_us: int) -> Bool:
 
 def _by_index(query: Select[Any], index: SortIndex, wanted: Filter) -> Select[Any]:
     bounds = [bound for one in demanded(wanted) if one.path == index.path for bound in _bounds(one)]
-    return (
-        query.select_from(SORT_ENTRIES.join(DOCUMENTS, _E.document_id == _D.document_id))
-        .where(_E.index_id == index.index_id, *bounds)
-        # SQLite would rather look through the collection: it knows nothing of a LIMIT that is reached soon.
-        .with_hint(DOCUMENTS, "NOT INDEXED", "sqlite")
-    )
+    joined = query.select_from(SORT_ENTRIES.join(DOCUMENTS, _E.document_id == _D.document_id))
+    return joined.where(_E.index_id == index.index_id, *bounds)
 
 
 def _bounds(condition: Condition) -> list[Bool]:
