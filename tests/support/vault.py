@@ -46,11 +46,14 @@ class FakeBilling(AccountServiceServicer):
         self.revoked: set[str] = set()
         self.accounts: dict[str, account_pb.Account] = {}
         self.asked: list[str] = []
+        self.is_down = False
 
     async def AuthenticateApiKey(
         self, request: account_pb.AuthenticateApiKeyRequest, context: Any
     ) -> account_pb.AuthenticateApiKeyResponse:
         assert dict(context.invocation_metadata())["authorization"] == f"Bearer {INTERNAL_TOKEN}"
+        if self.is_down:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "")
         account_id = request.api_key.removeprefix("fs_")
         if account_id in self.revoked:
             await abort(context, FlowStackError(Reason.API_KEY_REVOKED, "Revoked."))
@@ -179,6 +182,20 @@ async def vault(settings: VaultSettings, clock: Clock, billing: FakeBilling) -> 
             (port,) = host.bound_ports
             async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
                 yield VaultUnderTest(channel, billing)
+        finally:
+            await host.drain(0)
+
+
+@asynccontextmanager
+async def whole_vault(folder: Path, clock: Clock) -> AsyncIterator[tuple[str, FakeBilling]]:
+    """A vault on SQLite with its billing; answers its address."""
+    async with (
+        fake_billing() as (billing, billing_address),
+        running(settings_for(folder, billing_address), clock) as host,
+    ):
+        await host.start()
+        try:
+            yield f"127.0.0.1:{host.bound_ports[0]}", billing
         finally:
             await host.drain(0)
 

@@ -99,6 +99,10 @@ def _dump(projected: Any) -> str:
 
 
 def _number(text: str) -> str:
+    if text.isdigit() and text != "0":
+        # What most numbers are. JSON has no leading zeros, and its digits are ASCII.
+        size = str(len(text))
+        return f"21{len(size)}{size}{text.rstrip('0')}"
     match = _NUMBER.fullmatch(text)
     assert match is not None, "the parser has let nothing else through"
     sign, whole, fraction, exponent_text = match[1], match[2], match[3] or "", match[4] or "0"
