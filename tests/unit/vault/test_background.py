@@ -90,11 +90,34 @@ async def test_an_index_follows_what_is_stored_and_deleted_while_it_is_built(boo
     assert await books.query(ALICE, "c", "", ["n"], 2) == ["k9", *expected[:-1]], "nothing there sorts first"
 
 
-async def test_small_collections_get_none(books: VaultBooks) -> None:
+async def test_small_collections_get_none_until_they_grow(books: VaultBooks, clock: ManualClock) -> None:
     await fill(books, ALICE, "c", 2)
     await books.query(ALICE, "c", "", ["n"])
     await books.work_on_indexes()
     assert await books.indexes(ALICE, "c") == {}
+    await fill(books, ALICE, "c")
+    await books.query(ALICE, "c", "", ["n"])
+    assert not await books.indexing.run_once(), "what was refused is not looked at with every query"
+    clock.advance(indexing_service.REFUSED_S)
+    await books.query(ALICE, "c", "", ["n"])
+    await books.work_on_indexes()
+    assert await books.indexes(ALICE, "c") == {("n",): IndexState.READY}
+
+
+async def test_a_path_that_is_too_long_for_an_index_is_compared_without(books: VaultBooks) -> None:
+    long = ".".join("a" * 200)
+    await fill(books, ALICE, "c")
+    assert await books.query(ALICE, "c", f'{{"{long}":1}}') == []
+    await books.work_on_indexes()
+    assert await books.query(ALICE, "c", f'{{"n":3,"{long}":{{"$ne":1}}}}') == ["k1"]
+    await books.work_on_indexes()
+    assert await books.indexes(ALICE, "c") == {("n",): IndexState.READY}
+    for path in ("." * 255, '"' * 256, "😀" * 64):
+        await books.query(ALICE, "c", "", [path])
+        await books.work_on_indexes()
+        assert IndexState.READY in (await books.indexes(ALICE, "c")).values(), "as long as a sort may name"
+        await books.documents.delete_collection(ALICE, "c")
+        await fill(books, ALICE, "c")
 
 
 async def test_indexes_are_bounded_and_unused_ones_make_room(books: VaultBooks, clock: ManualClock) -> None:
