@@ -285,7 +285,7 @@ class Session:
         answer: list[ProviderEvent] | None = None if self._assignment.results is None else []
         tally.begin(candidate, monotonic_s())
         prompt = _capped(prompt, self._plans_cap, candidate)
-        async with self._world.providers[candidate.provider].open(candidate, prompt) as stream:
+        async with self._world.providers[candidate.provider].open(candidate, prompt, tally.sent) as stream:
             finish = None
             while finish is None:
                 events = await stream.read()

@@ -25,6 +25,7 @@ class Tally:
         self._began_s = 0.0
         self._latency_s = 0.0
         self._alive: Candidate | None = None
+        self._sent = False
         self._serving: Candidate | None = None
         self._usage: Usage | None = None
         self._failed: list[Attempt] = []
@@ -43,8 +44,8 @@ class Tally:
 
     @property
     def alive(self) -> CredentialMode | None:
-        """The mode of the call that is running; None when none is."""
-        return self._alive.credential_mode if self._alive else None
+        """The mode of the call that is running; None when none is, or nothing of it has been sent yet."""
+        return self._alive.credential_mode if self._alive and self._sent else None
 
     @property
     def serving(self) -> Candidate | None:
@@ -54,7 +55,12 @@ class Tally:
     def begin(self, candidate: Candidate, now_s: float) -> None:
         """A call is about to be made."""
         self._alive = self._serving = candidate
+        self._sent = False
         self._began_s = now_s
+
+    def sent(self) -> None:
+        """The call's request goes out to the provider, who may bill for it from now on."""
+        self._sent = True
 
     def output(self, now_s: float) -> None:
         """Output is about to be handed on."""

@@ -16,7 +16,7 @@ from services.router.domain.request import BedrockCredentials, Candidate, Prompt
 from services.router.providers import bedrock_wire, http, traits, turns
 from services.router.providers.aws import ManagedCredentials, converse_url, endpoint_of, signed_headers
 from services.router.providers.bedrock_stream import BedrockWire, error_of, failure_of_exception
-from services.router.providers.port import DEFAULT_TIMEOUTS, ProviderError, Timeouts
+from services.router.providers.port import DEFAULT_TIMEOUTS, OnSent, ProviderError, Timeouts
 from services.router.providers.refusals import failure_of_status, refused, request_id_of
 from services.router.providers.stall import StallGuard
 from services.router.providers.stream import CallStream, Leftovers
@@ -80,7 +80,7 @@ class BedrockProvider:
         return self._settings.models.get(candidate.model, traits.UNKNOWN)
 
     @asynccontextmanager
-    async def open(self, candidate: Candidate, prompt: Prompt) -> AsyncIterator[CallStream]:
+    async def open(self, candidate: Candidate, prompt: Prompt, on_sent: OnSent) -> AsyncIterator[CallStream]:
         """Calls Bedrock; see the port."""
         known = self._traits(candidate)
         body = bedrock_wire.encode_request(prompt, known, _reasoning(known))
@@ -88,7 +88,7 @@ class BedrockProvider:
         try:
             credentials = await self._credentials(candidate, guard)
             secrets = _secrets(credentials)
-            answer, request_id = await self._send(candidate.model, body, credentials, guard)
+            answer, request_id = await self._send(candidate.model, body, credentials, guard, on_sent)
             stream = CallStream(answer, BedrockWire(keep_blocks=bool(prompt.tools)), guard, request_id, secrets)
             try:
                 yield stream
@@ -107,7 +107,7 @@ class BedrockProvider:
             return await self._settings.managed.get()
 
     async def _send(
-        self, model: str, body: bytes, credentials: BedrockCredentials, guard: StallGuard
+        self, model: str, body: bytes, credentials: BedrockCredentials, guard: StallGuard, on_sent: OnSent
     ) -> tuple[http.Body, str]:
         """The answer's body, unread, and the id of the call."""
         region = credentials.region or self._settings.regions[0]
@@ -117,7 +117,7 @@ class BedrockProvider:
             with guard:
                 response = await self._session.post(
                     URL(url, encoded=True),
-                    data=body,
+                    data=http.MarkedBody(body, on_sent),
                     headers=headers | _UNSIGNED_HEADERS,
                     allow_redirects=False,
                     timeout=aiohttp.ClientTimeout(sock_connect=self._settings.timeouts.connect_s),

@@ -18,7 +18,7 @@ from yarl import URL
 
 from services.router.domain.outcome import AttemptFailure
 from services.router.providers import http
-from services.router.providers.port import ProviderError, Timeouts
+from services.router.providers.port import OnSent, ProviderError, Timeouts
 from services.router.providers.refusals import request_id_of
 from services.router.providers.stall import StallGuard
 from services.router.providers.stream import CallStream, Leftovers, Wire
@@ -56,7 +56,7 @@ class SdkMethod:
 
     @asynccontextmanager
     async def call(
-        self, headers: Mapping[str, str], body: bytes, wire: Wire, secrets: Sequence[Secret]
+        self, headers: Mapping[str, str], body: bytes, wire: Wire, secrets: Sequence[Secret], on_sent: OnSent
     ) -> AsyncIterator[CallStream]:
         """Calls the method, and reads its answer by `wire`; see the port's `open`.
 
@@ -65,13 +65,14 @@ class SdkMethod:
             body: JSON.
             wire: What takes the answer apart.
             secrets: The keys in `headers`, which no message may hold.
+            on_sent: Told when the request goes out; see the port.
 
         Raises:
             ProviderError: the provider could not be reached, or refused the call.
         """
         guard = StallGuard(self._stall_s)
         try:
-            response = await self._send(headers, body, secrets, guard)
+            response = await self._send(headers, http.MarkedBody(body, on_sent), secrets, guard)
             answer = http.Body(response)
             request_id = request_id_of(response.headers, self._request_id_header, secrets)
             stream = CallStream(answer, wire, guard, request_id, secrets)
@@ -83,7 +84,7 @@ class SdkMethod:
             guard.close()
 
     async def _send(
-        self, headers: Mapping[str, str], body: bytes, secrets: Sequence[Secret], guard: StallGuard
+        self, headers: Mapping[str, str], body: http.MarkedBody, secrets: Sequence[Secret], guard: StallGuard
     ) -> aiohttp.ClientResponse:
         """The response, whose body is not read yet."""
         try:

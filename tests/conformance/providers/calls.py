@@ -43,11 +43,15 @@ def asked(dialect: Dialect) -> Candidate:
     return candidate(dialect.name, dialect.model)
 
 
+def ignored() -> None:
+    """For a call of which nobody asks whether its request went out."""
+
+
 async def say(provider: Provider, prompt: Prompt, candidate: Candidate) -> Said:
     """Calls `provider` and reads to the end."""
     said = Said()
     try:
-        async with provider.open(candidate, prompt) as stream:
+        async with provider.open(candidate, prompt, ignored) as stream:
             while not (said.events and isinstance(said.events[-1], Finish)):
                 batch = await stream.read()
                 assert batch, "a read brings at least one event"

@@ -13,7 +13,7 @@ from services.router.domain.outcome import AttemptFailure, FinishReason
 from services.router.providers import event_stream, sse, stream
 from services.router.providers.port import Provider
 from services.router.providers.tool_calls import ARGUMENTS_BYTES_MAX
-from tests.conformance.providers.calls import Said, asked, body, prompt, say
+from tests.conformance.providers.calls import Said, asked, body, ignored, prompt, say
 from tests.support.dialects import DIALECTS, FAILURE_KINDS, PLANTED, Dialect
 from tests.support.fault_server import Exchange, FaultServer
 
@@ -419,7 +419,7 @@ async def test_an_endless_answer_is_read_no_faster_than_it_is_taken(provider: Pr
             sent += 1
 
     server.script(behave)
-    async with provider.open(asked(server.dialect), prompt("x")) as running:
+    async with provider.open(asked(server.dialect), prompt("x"), ignored) as running:
         first = await running.read()
         # Nobody reads: the server comes to a halt once what lies between is full.
         before = -1
@@ -445,7 +445,7 @@ async def test_a_call_that_is_given_up_closes_its_connection(provider: Provider,
     first = asyncio.Event()
 
     async def call() -> None:
-        async with provider.open(asked(server.dialect), prompt("x")) as running:
+        async with provider.open(asked(server.dialect), prompt("x"), ignored) as running:
             assert await running.read() == [TextDelta("a")]
             first.set()
             if how == "cancelled":

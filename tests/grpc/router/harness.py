@@ -133,6 +133,7 @@ async def running_router(
     limits: SessionLimits | None = None,
     stall_s: float = 30.0,
     quota_answer_s: float = 2.0,
+    openai_url: str | None = None,
     options: Sequence[tuple[str, int]] = (),
 ) -> AsyncIterator[RouterUnderTest]:
     """Starts a router, and checks afterwards that it leaves no task behind."""
@@ -145,7 +146,9 @@ async def running_router(
     managed = OpenAiCredentials(Secret(MANAGED_KEY))
     providers: dict[str, Provider] = {
         "echo": EchoProvider(sleeps),
-        "openai": OpenAiProvider(OpenAiSettings(base_url=upstream.url, managed=managed, timeouts=timeouts)),
+        "openai": OpenAiProvider(
+            OpenAiSettings(base_url=openai_url or upstream.url, managed=managed, timeouts=timeouts)
+        ),
     }
     dialect = upstream.dialect
     providers["backup"] = dialect.provider(upstream.root, stall_s=stall_s)

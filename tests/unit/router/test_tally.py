@@ -67,6 +67,7 @@ def test_an_abandoned_call_has_served_only_where_it_counts() -> None:
     for ending, served in ((COUNTED, "openai"), (FREE, "")):
         tally = Tally(0.0)
         tally.begin(FIRST, 0.0)
+        tally.sent()
         assert tally.alive is CredentialMode.BYOK
         tally.abandon(1.0)
         assert tally.alive is None
@@ -74,6 +75,18 @@ def test_an_abandoned_call_has_served_only_where_it_counts() -> None:
         assert outcome.served_provider == served
         assert outcome.attempts == (Attempt("openai", "gpt-4o", AttemptFailure.ABANDONED),)
         assert outcome.time_to_first_token_us is None
+
+
+def test_a_call_is_alive_from_when_its_request_goes_out() -> None:
+    tally = Tally(0.0)
+    tally.begin(FIRST, 0.0)
+    assert tally.alive is None
+    tally.sent()
+    assert tally.alive is CredentialMode.BYOK
+    tally.fail(AttemptFailure.PROVIDER_ERROR, "", 1.0)
+    assert tally.alive is None
+    tally.begin(SECOND, 1.0)
+    assert tally.alive is None, "what the first was sent says nothing of the second"
 
 
 def test_nothing_was_tried() -> None:
