@@ -13,6 +13,8 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Final
 
+from structlog.typing import FilteringBoundLogger
+
 from services.router.buffer import EventBuffer, ReaderStalledError
 from services.router.domain.coalesce import coalesced
 from services.router.domain.endings import Cause, Ending, FailedAttempt, Situation, decide, reason_of
@@ -44,7 +46,7 @@ from services.router.resolver import Claim, Resolver
 from services.shared import failpoints
 from services.shared.clock import Clock
 from services.shared.errors import FieldViolation, FlowStackError, Reason
-from services.shared.log import frames_of, get_logger
+from services.shared.log import frames_of
 
 _DENIALS: Final = frozenset(
     {
@@ -77,6 +79,8 @@ class World:
     providers: Mapping[str, Provider]
     clock: Clock
     limits: SessionLimits
+    log: FilteringBoundLogger
+    """One for all: a logger is put together when it is used first, and that takes as long as a line of the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +152,6 @@ class Session:
         self._stopped: Cause | None = None
         self._ending = False
         self._task: asyncio.Task[None] | None = None
-        self._log = get_logger()
         limits = world.limits
         self.buffer = EventBuffer(limits.buffer_events, limits.buffer_bytes, limits.reader_stall_s)
 
@@ -200,7 +203,7 @@ class Session:
             broken = _BrokenError(self._stopped)
         except Exception as error:
             # A defect ends this session alone, uncounted. Its text may hold what a user sent.
-            self._log.error("defect", error_type=type(error).__name__, traceback=frames_of(error))
+            self._world.log.error("defect", error_type=type(error).__name__, traceback=frames_of(error))
             broken = _BrokenError(Cause.INTERNAL)
         # A cancellation that a library turned into an error of its own is still what ended the session.
         return (broken if self._stopped is None else _BrokenError(self._stopped)), finish_reason
@@ -286,6 +289,7 @@ class Session:
         tally.begin(candidate, monotonic_s())
         prompt = _capped(prompt, self._plans_cap, candidate)
         async with self._world.providers[candidate.provider].open(candidate, prompt, tally.sent) as stream:
+            tally.opened(stream.request_id)
             finish = None
             while finish is None:
                 events = await stream.read()
@@ -299,7 +303,7 @@ class Session:
                     if answer is not None:
                         answer.extend(events)
                     await put(events)  # type: ignore[arg-type]  # a Finish comes last only, and was taken off
-        tally.finish(finish, stream.request_id, monotonic_s())
+        tally.finish(finish, monotonic_s())
         return Answer.of(finish, answer or ())
 
     async def _collect(self, results: ToolResultSource, loop: ToolLoop) -> None:
@@ -356,7 +360,7 @@ class Session:
 
     def _note(self, ending: Ending, outcome: Outcome, state: SessionState) -> None:
         """Writes the session's line of the log: who, whom, how it ended, and nothing of what was said."""
-        self._log.info(
+        self._world.log.info(
             "session",
             session_id=self._assignment.session_id,
             account_id=self._assignment.customer.account_id,
