@@ -8,8 +8,9 @@ from services.router.domain.events import Finish, ProviderEvent, ReasoningDelta,
 from services.router.domain.outcome import AttemptFailure
 from services.router.domain.request import Candidate, Message, Prompt, Role, TextPart, Tool
 from services.router.providers.port import Provider, ProviderError
-from tests.support.dialects import Dialect, candidate
+from tests.support.dialects import Dialect
 from tests.support.fault_server import Behaviour, Exchange, FaultServer
+from tests.support.keys import candidate
 
 SSE = ("openai", "anthropic")
 """Those that answer in server-sent events."""

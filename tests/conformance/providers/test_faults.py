@@ -7,8 +7,9 @@ import pytest
 from services.router.domain.outcome import AttemptFailure, FinishReason
 from services.router.providers.port import Provider
 from tests.conformance.providers.calls import SSE, answer, ask, asked, failed, prompt, say
-from tests.support.dialects import FAILURE_KINDS, PLANTED, Dialect
+from tests.support.dialects import FAILURE_KINDS, Dialect
 from tests.support.fault_server import Exchange, FaultServer
+from tests.support.keys import PLANTED
 
 
 @pytest.mark.parametrize("joined", [True, False], ids=["one write", "many writes"])

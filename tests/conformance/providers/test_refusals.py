@@ -11,8 +11,8 @@ import pytest
 from services.router.domain.outcome import AttemptFailure
 from services.router.providers.port import Provider
 from tests.conformance.providers.calls import asked, failed, prompt, say
-from tests.support.dialects import PLANTED
 from tests.support.fault_server import Exchange, FaultServer
+from tests.support.keys import PLANTED
 
 STATUSES = {
     400: AttemptFailure.REQUEST_REJECTED,

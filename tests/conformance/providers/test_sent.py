@@ -12,8 +12,10 @@ from services.router.providers.bedrock import BedrockProvider, BedrockSettings
 from services.router.providers.echo import EchoProvider
 from services.router.providers.port import Provider, ProviderError
 from tests.conformance.providers.calls import asked, prompt
-from tests.support.dialects import REGION, Dialect, candidate, managed_candidate
+from tests.support.bedrock_dialect import REGION
+from tests.support.dialects import Dialect
 from tests.support.fault_server import Exchange, FaultServer
+from tests.support.keys import candidate, managed_candidate
 from tests.support.silent_server import silent_server
 
 

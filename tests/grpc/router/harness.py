@@ -31,9 +31,11 @@ from services.shared.secret import Secret
 from services.shared.server import Port, Registration, ServiceHost
 from services.shared.settings import CommonSettings, load
 from services.shared.status import error_from_rpc
-from tests.support.dialects import BYOK, MANAGED, REGION, Dialect, byok_of
+from tests.support.bedrock_dialect import REGION
+from tests.support.dialects import Dialect
 from tests.support.fake_quota import FakeQuota, channel_to
 from tests.support.fault_server import FaultServer
+from tests.support.keys import BYOK, MANAGED, byok_of
 
 API_KEY = "fs_test_0123456789abcdef"
 BYOK_KEY = BYOK["openai"][0]
