@@ -1,7 +1,8 @@
 """HTTP for the providers: requests on connections that are kept, and no more of HTTP than their APIs use.
 
-aiohttp took 0.3 ms of a short session's processor time, and one in four of those that a chunk took: a client for every
-purpose makes a dozen objects for a request, and cuts a body up into chunks that are put together again.
+With aiohttp in its place a short session took 0.3 ms more of the router's processor time, and each chunk of an answer
+about a quarter more: a client for every purpose makes a dozen objects for a request, and cuts a body up into chunks
+that are put together again.
 """
 
 from __future__ import annotations
