@@ -175,11 +175,14 @@ class Directory:
         self.purges: dict[str, int] = {}
         self.asked: list[str] = []
         self.is_down = False
+        self.strange = ""
 
     async def purge_us(self, account_id: str) -> int | None:
         if self.is_down:
             raise FlowStackError(Reason.BILLING_UNAVAILABLE, "Down.")
         self.asked.append(account_id)
+        if account_id == self.strange:
+            raise FlowStackError(Reason.INTERNAL, "A defect.")
         return self.purges.get(account_id)
 
 
@@ -215,6 +218,19 @@ async def test_nothing_is_purged_while_billing_does_not_answer(books: VaultBooks
     with pytest.raises(FlowStackError, match="Down"):
         await Purger(books.database, directory, clock).run_once()
     assert len(await books.query(ALICE, "c", "")) == 7
+
+
+async def test_an_account_that_billing_fails_at_does_not_keep_others_from_being_purged(
+    books: VaultBooks, clock: ManualClock
+) -> None:
+    for account_id in (ALICE, BOB):
+        await fill(books, account_id, "c", 1)
+    directory = Directory()
+    directory.strange = ALICE
+    directory.purges[BOB] = clock.now_us()
+    assert await Purger(books.database, directory, clock).run_once()
+    assert len(await books.query(ALICE, "c", "")) == 1
+    assert await books.query(BOB, "c", "") == []
 
 
 async def test_an_account_without_documents_is_forgotten(books: VaultBooks, clock: ManualClock) -> None:
