@@ -11,6 +11,7 @@ from typing import Final
 
 from services.billing.adapters.catalogue_file import load_catalogue
 from services.billing.adapters.pdf.printer import PdfPrinter
+from services.billing.adapters.price_table import load_prices
 from services.billing.adapters.quota_client import QuotaClient
 from services.billing.adapters.sql.database import Database, open_database
 from services.billing.config import BillingSettings
@@ -62,6 +63,7 @@ async def running(settings: BillingSettings, clock: Clock, backoff: Backoff) -> 
     """
     async with AsyncExitStack() as stack:
         catalogue = load_catalogue(settings.billing_catalogue_file)
+        prices = load_prices(settings.billing_prices_file)
         database = await open_database(settings.database_url())
         stack.push_async_callback(database.close)
         await _assert_catalogue_is_whole(database, catalogue)
@@ -79,6 +81,7 @@ async def running(settings: BillingSettings, clock: Clock, backoff: Backoff) -> 
             secrets.token_bytes,
             settings.payment_terms(),
             provider is not None,
+            prices,
         )
         dispatcher = EntitlementDispatcher(context, backoff)
         api_keys = ApiKeyService(context, pepper)

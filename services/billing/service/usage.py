@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.billing.domain.ledger import partition_of
-from services.billing.domain.usage import Usage, day_start_us, usage_of
+from services.billing.domain.usage import LedgerUsage, Usage, day_start_us, usage_of
 from services.billing.service.context import Context
 from services.billing.service.dispatcher import EntitlementDispatcher
 from services.billing.store import Transaction
@@ -42,7 +42,9 @@ class UsageService:
 
         async def read(transaction: Transaction) -> Usage:
             account = await transaction.accounts.get(account_id)
-            ledger = await transaction.ledger.usage(account_id, day_start_us(now_us), quota.period_start_us)
+            cost = await transaction.rollups.provider_cost(account_id, quota.period_start_us)
+            today = await transaction.rollups.committed_since(account_id, day_start_us(now_us))
+            ledger = LedgerUsage(today, cost, cost.known_micro)
             watermark_us = await transaction.partitions.watermark_us(partition_of(account_id))
             # Before the first watermark the ledger is known to be complete up to the account's own beginning.
             charges_micro = await transaction.invoices.charged_micro(account_id, quota.period_start_us)
