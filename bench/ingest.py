@@ -13,6 +13,7 @@ from flowstack_protos.type.v1 import type_pb2
 from google.protobuf.duration_pb2 import Duration
 from sqlalchemy import make_url
 
+from services.billing.adapters.price_table import load_prices
 from services.billing.adapters.sql.database import open_database
 from services.billing.adapters.sql.tables import ACCOUNTS, LEDGER
 from services.billing.convert.quota import batch_from_proto
@@ -116,7 +117,15 @@ async def ingest_per_second(address: str) -> float:
     """How many events the reader stores in a second, cursors and all."""
     batches()
     database = await open_database(address)
-    context = Context(database, cast("Any", _Quota()), cast("Any", None), cast("Any", None), SystemClock(), bytes)
+    context = Context(
+        database,
+        cast("Any", _Quota()),
+        cast("Any", None),
+        cast("Any", None),
+        SystemClock(),
+        bytes,
+        prices=load_prices(),
+    )
     reader = SessionEventReader(context, cast("Any", None), Booking(context), "bench", 3_600.0)
     started_s = time.perf_counter()
     await reader.run_once()

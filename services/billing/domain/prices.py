@@ -136,8 +136,8 @@ def _rates_for(price: ModelPrice, entry: LedgerEntry) -> Rates | None:
 
 def _was_uncharged(entry: LedgerEntry) -> bool:
     """Whether a session that no provider served is known to have cost nothing."""
-    if entry.event == EventType.EXPIRED:
-        # Its router died, and with it what it knew.
+    if entry.event != EventType.RELEASED:
+        # One that expired lost its router, and with it what that knew; one that was counted has run.
         return False
     return all(failure in _UNCHARGED_FAILURES for failure in _byok_failures(entry))
 
