@@ -50,6 +50,14 @@ class ModelPrice(NamedTuple):
     tiers: tuple[Tier, ...] = ()
     """By rising bounds. A tier holds for the whole call, not for the tokens beyond its bound alone."""
 
+    def rates_at(self, input_tokens: int) -> Rates:
+        """The rates of one call whose prompt has so many tokens."""
+        rates = self.rates
+        for tier in self.tiers:
+            if input_tokens > tier.above_input_tokens:
+                rates = tier.rates
+        return rates
+
 
 class Tokens(NamedTuple):
     """Tokens of a session, or of several at the same rates."""
@@ -130,14 +138,9 @@ def _with_cost(entry: LedgerEntry, cost: int | None, version: str) -> LedgerEntr
 
 def _rates_for(price: ModelPrice, entry: LedgerEntry) -> Rates | None:
     """The rates of the entry's tier; None where its calls may lie in different ones."""
-    rates = price.rates
-    for tier in price.tiers:
-        if (entry.input_tokens or 0) > tier.above_input_tokens:
-            # The tokens are those of all calls of a tool loop, and a tier is decided for each call.
-            if '"tool_call_count"' in entry.detail:
-                return None
-            rates = tier.rates
-    return rates
+    rates = price.rates_at(entry.input_tokens or 0)
+    # The tokens are those of all calls of a tool loop, and a tier is decided for each call.
+    return None if rates is not price.rates and '"tool_call_count"' in entry.detail else rates
 
 
 def _was_uncharged(entry: LedgerEntry) -> bool:

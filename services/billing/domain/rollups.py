@@ -13,7 +13,11 @@ from services.billing.domain.ledger import CredentialMode, EventType, LedgerEntr
 
 HOUR_US: Final = 3_600 * 1_000_000
 NO_LABELS: Final = "{}"
-_COUNTED: Final = {EventType.COMMITTED: (1, 0, 0), EventType.RELEASED: (0, 1, 0), EventType.EXPIRED: (0, 0, 1)}
+_COUNTED: Final[dict[int, tuple[int, int, int]]] = {
+    EventType.COMMITTED: (1, 0, 0),
+    EventType.RELEASED: (0, 1, 0),
+    EventType.EXPIRED: (0, 0, 1),
+}
 KeyT = TypeVar("KeyT", bound=Hashable)
 
 
