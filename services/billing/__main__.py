@@ -27,12 +27,15 @@ from services.billing.service.context import Context
 from services.billing.service.corrections import CorrectionService
 from services.billing.service.dispatcher import EntitlementDispatcher
 from services.billing.service.invoices import InvoiceService
+from services.billing.service.outlook import OutlookService
 from services.billing.service.payments import PaymentDispatcher
 from services.billing.service.reader import SessionEventReader
 from services.billing.service.reconciliation import ReconciliationService
 from services.billing.service.scheduler import Scheduler
 from services.billing.service.subscriptions import SubscriptionService
 from services.billing.service.usage import UsageService
+from services.billing.service.usage_history import UsageHistoryService
+from services.billing.service.watching import UsageWatchService
 from services.billing.servicer.accounts import AccountServicer, InternalAccountServicer
 from services.billing.servicer.audit import AuditServicer
 from services.billing.servicer.invoices import InvoiceServicer
@@ -107,7 +110,18 @@ async def running(settings: BillingSettings, clock: Clock, backoff: Backoff) -> 
         for name, work in works.items():
             task = asyncio.create_task(keep_running(name, work, backoff), name=name)
             stack.push_async_callback(_stop, task)
-        yield ServiceHost("billing", settings, _ports(settings, context, dispatcher, api_keys))
+        usage = UsageService(context, dispatcher)
+        watching = UsageWatchService(context, usage)
+        usages = UsageServicer(
+            usage,
+            watching,
+            UsageHistoryService(context),
+            OutlookService(context, usage),
+            reconciliation=ReconciliationService(context),
+            clock=clock,
+        )
+        ports = _ports(settings, context, dispatcher, api_keys, usages)
+        yield ServiceHost("billing", settings, ports, on_drain=watching.close)
 
 
 async def _payment_provider(settings: BillingSettings, stack: AsyncExitStack) -> PaymentProvider | None:
@@ -139,7 +153,11 @@ async def _assert_catalogue_is_whole(database: Database, catalogue: Catalogue) -
 
 
 def _ports(
-    settings: BillingSettings, context: Context, dispatcher: EntitlementDispatcher, api_keys: ApiKeyService
+    settings: BillingSettings,
+    context: Context,
+    dispatcher: EntitlementDispatcher,
+    api_keys: ApiKeyService,
+    usages: UsageServicer,
 ) -> list[Port]:
     async def authenticate(secret: Secret) -> Caller:
         owner = await api_keys.authenticate(secret)
@@ -150,7 +168,7 @@ def _ports(
     public = public_registrations(
         AccountServicer(AccountService(context, dispatcher), api_keys, context.clock),  # type: ignore[abstract]
         SubscriptionServicer(SubscriptionService(context, dispatcher)),
-        UsageServicer(UsageService(context, dispatcher), ReconciliationService(context)),  # type: ignore[abstract]
+        usages,
         InvoiceServicer(
             InvoiceService(context, PdfPrinter(settings.invoice_issuer)), CorrectionService(context, dispatcher)
         ),

@@ -111,8 +111,8 @@ def _credentials(situation: Situation, choices: list[_Choice]) -> Iterator[Recom
     where = f"on {best.name}" if best is not None and not here else "on your plan"
     yield Recommendation(
         RecommendationKind.COST_REDUCTION,
-        f"{situation.byok:,} of your sessions ran on your own provider credentials and {situation.managed:,} on managed "
-        f"ones. Compare with managed providers {where}, whose fee includes the provider's charges.",
+        f"{situation.byok:,} sessions ran on your own provider credentials, {situation.managed:,} on managed ones. "
+        f"Compare with managed providers {where}, whose fee includes the provider's charges.",
         terms.plan_id,
         "" if best is None or here else best.name,
         savings,
@@ -166,7 +166,7 @@ def _larger(situation: Situation, choices: list[_Choice]) -> Iterator[Recommenda
         return
     larger = [choice for choice in choices if choice.limit > situation.limit and choice.limit >= projected]
     roomy = [choice for choice in larger if not is_near_limit(projected, choice.limit)]
-    best = (roomy or larger or [None])[0]
+    best = next(iter(roomy or larger), None)
     share = percentage(projected, situation.limit)
     advice = f"{best.name} allows {best.limit:,}" if best else "No plan on sale allows more: ask for a contract"
     yield Recommendation(
