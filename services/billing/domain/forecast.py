@@ -8,7 +8,8 @@ projection, and the range is wide.
 The range is meant to hold the end of `COVERAGE` of the periods. Its half width is that quantile of a Student's t with
 few degrees of freedom, times the deviation of days from their mean, for the days to come and for the mean itself, which
 is as uncertain as its history is short. Days that resemble their neighbours make sums deviate more than independent
-ones would: the variance is raised by their autocorrelation.
+ones would: the variance is raised by their autocorrelation. Where days clearly rise or fall, which a line through their
+logarithms says, the range reaches to where that would lead too: a mean does not know that a customer goes away.
 """
 
 from __future__ import annotations
@@ -31,6 +32,15 @@ _WEEKS: Final = 14
 _T_QUANTILES: Final = (3.08, 1.89, 1.64, 1.53, 1.48, 1.44, 1.41, 1.40, 1.38, 1.37)
 """The 90 % quantile of Student's t for 1, 2, … degrees of freedom, rounded."""
 _T_BEYOND: Final = 1.35
+
+
+_UNSEEN: Final = 0.4
+"""Before a week is over the range takes in this share of what is to come, up and down."""
+_TREND_DAYS: Final = 5
+_TREND_CLEAR: Final = 1.6
+"""A slope is believed that is so many times its own uncertainty."""
+_TREND_MAX: Final = 0.2
+"""No steeper fall a day is believed, and no rise above a quarter of it."""
 
 
 class ForecastMethod(IntEnum):
@@ -102,7 +112,7 @@ def projected(by_day: Mapping[int, int], period: Period, *, used: int, limit: in
     points, sessions, spread = [], float(used), 0.0
     reached_us = _actual_reach_us(elapsed, counts, limit)
     total = 0
-    done = 0.0
+    done = trending = 0.0
     for day in days:
         if day.end_us <= now_us:
             total += counts[day.start_us]
@@ -112,10 +122,12 @@ def projected(by_day: Mapping[int, int], period: Period, *, used: int, limit: in
         share = (day.end_us - begin_us) / DAY_US
         before, added = sessions, model.rate(day.weekday) * share
         sessions, done = sessions + added, done + share
+        trending += model.trend_rate(done) * share
         spread = model.spread(done)
         if limit and not reached_us and before < limit <= sessions and added:
             reached_us = begin_us + round((limit - before) / added * (day.end_us - begin_us))
-        low, high = max(used, math.floor(sessions - spread)), math.ceil(sessions + spread)
+        ends = (sessions, used + trending) if model.trend else (sessions,)
+        low, high = max(used, math.floor(min(ends) - spread)), math.ceil(max(ends) + spread)
         points.append(ForecastPoint(day.end_us, round(sessions), low, high, False))
     last = points[-1] if points else ForecastPoint(period_end_us, used, used, used, True)
     return Projection(model.method, len(begun), last.sessions, last.low, last.high, reached_us, tuple(points))
@@ -131,13 +143,25 @@ class _Model:
     history: float
     """Days that the rates rest on, old ones in part."""
     quantile: float
+    unseen: float = 0.0
+    """Sessions a day that the range takes in beside, while less than a week shows neither weekdays nor a trend."""
+    level: float = 0.0
+    """Sessions a day at present, where days rise or fall."""
+    trend: float = 0.0
+    """By how much the logarithm of days changes in a day; 0 where that is not clear."""
+
+    def trend_rate(self, days: float) -> float:
+        """Sessions a day after so many days, where the trend goes on."""
+        return self.level * math.exp(self.trend * days)
 
     def rate(self, weekday: int) -> float:
         return self.rates[weekday]
 
     def spread(self, days: float) -> float:
         """Half the range after so many days."""
-        return self.quantile * self.deviation * math.sqrt(days + days * days / max(self.history, 0.5))
+        return self.unseen * days + self.quantile * self.deviation * math.sqrt(
+            days + days * days / max(self.history, 0.5)
+        )
 
 
 def _model(elapsed: list[_Day], counts: Mapping[int, int], now_us: int) -> _Model:
@@ -168,7 +192,31 @@ def _model(elapsed: list[_Day], counts: Mapping[int, int], now_us: int) -> _Mode
     effective = sum(weights) ** 2 / sum(weight * weight for weight in weights)
     place = int(min(freedom, effective)) - 1
     quantile = _T_QUANTILES[place] if place < len(_T_QUANTILES) else _T_BEYOND
-    return _Model(method, tuple(by_weekday), math.sqrt(variance), effective, quantile)
+    unseen = _UNSEEN * mean if span < 7 else 0.0
+    # Of what the weekday does not explain, and of whole days alone: a broken one says little.
+    seasonless = [
+        rate * mean / by_weekday[day.weekday] if by_weekday[day.weekday] else rate
+        for rate, day in zip(rates, whole, strict=True)
+        if day.share == 1
+    ]
+    return _Model(method, tuple(by_weekday), math.sqrt(variance), effective, quantile, unseen, *_trend(seasonless))
+
+
+def _trend(rates: list[float]) -> tuple[float, float]:
+    """The level at the end of a line through the logarithms of days, and its slope; 0 and 0 where it is not clear."""
+    count = len(rates)
+    if count < _TREND_DAYS:
+        return 0.0, 0.0
+    # Half a session more, so that a day without any has a logarithm.
+    logarithms = [math.log(rate + 0.5) for rate in rates]
+    middle, mean = (count - 1) / 2, sum(logarithms) / count
+    spread = sum((day - middle) ** 2 for day in range(count))
+    slope = sum((day - middle) * value for day, value in enumerate(logarithms)) / spread
+    rest = sum((value - mean - slope * (day - middle)) ** 2 for day, value in enumerate(logarithms))
+    deviation = math.sqrt(rest / (count - 2) / spread)
+    if abs(slope) <= _TREND_CLEAR * deviation:
+        return 0.0, 0.0
+    return max(0.0, math.exp(mean + slope * middle) - 0.5), max(-_TREND_MAX, min(_TREND_MAX / 4, slope))
 
 
 def _inflation(errors: list[float]) -> float:

@@ -53,7 +53,7 @@ async def listed(service: BillingUnderTest, customer: Customer, **fields: Any) -
     found: list[pb.SessionRecord] = []
     token = ""
     while True:
-        request = pb.ListSessionsRequest(page_size=7, page_token=token, **fields)
+        request = pb.ListSessionsRequest(page_size=25, page_token=token, **fields)
         page = await service.usage.ListSessions(request, metadata=customer.metadata)
         found += page.sessions
         token = page.next_page_token
@@ -61,11 +61,13 @@ async def listed(service: BillingUnderTest, customer: Customer, **fields: Any) -
             return found
 
 
-async def queried(service: BillingUnderTest, customer: Customer, **fields: Any) -> tuple[list[pb.UsageRow], Any]:
+async def queried(
+    service: BillingUnderTest, customer: Customer, page_size: int = 1_000, **fields: Any
+) -> tuple[list[pb.UsageRow], Any]:
     found: list[pb.UsageRow] = []
     token = ""
     while True:
-        request = pb.QueryUsageRequest(account_id=customer.account_id, page_size=5, page_token=token, **fields)
+        request = pb.QueryUsageRequest(account_id=customer.account_id, page_size=page_size, page_token=token, **fields)
         page = await service.usage.QueryUsage(request, metadata=ADMIN)
         found += page.rows
         token = page.next_page_token
@@ -130,7 +132,7 @@ async def test_groups(
         pb.USAGE_DIMENSION_CREDENTIAL_MODE,
         pb.USAGE_DIMENSION_LABEL,
     ]
-    rows, totals = await queried(service, customer, granularity=MONTH, group_by=group_by, label_key="team")
+    rows, totals = await queried(service, customer, 2, granularity=MONTH, group_by=group_by, label_key="team")
     found = {
         (row.provider, row.model, row.credential_mode, row.label_value if row.HasField("label_value") else None): (
             row.totals.sessions_committed + row.totals.sessions_released + row.totals.sessions_expired

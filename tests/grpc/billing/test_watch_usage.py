@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import grpc
 from flowstack_protos.billing.v1 import usage_service_pb2 as pb
 
+from services.billing.__main__ import running
 from services.billing.config import BillingSettings
-from tests.support.billing import ADMIN, BillingUnderTest, Customer, billing, failure_of
+from tests.support.billing import ADMIN, QUICK, BillingUnderTest, Customer, failure_of
 from tests.support.clock import ManualClock
 from tests.support.fake_quota_events import FakeQuotaEvents
 
@@ -65,14 +67,15 @@ async def test_the_stream_ends_when_quota_goes(
 async def test_the_stream_ends_when_billing_drains(
     settings: BillingSettings, clock: ManualClock, quota: FakeQuotaEvents
 ) -> None:
-    async with billing(settings, clock) as service:
-        customer = await service.new_customer("starter")
-        call = service.usage.WatchUsage(pb.WatchUsageRequest(), metadata=customer.metadata)
-        await until_used(call, 0)
-        reading = asyncio.create_task(failure_of(call))
-        await asyncio.sleep(0)
-    _, error = await reading
-    assert error.reason.value == "SHUTTING_DOWN"
+    async with running(settings, clock, QUICK) as host:
+        await host.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{host.bound_ports[0]}") as channel:
+            service = BillingUnderTest(channel, channel)
+            customer = await service.new_customer("starter")
+            call = service.usage.WatchUsage(pb.WatchUsageRequest(), metadata=customer.metadata)
+            await until_used(call, 0)
+            await host.drain(10)
+            assert (await failure_of(call))[1].reason.value == "SHUTTING_DOWN"
 
 
 async def test_an_unknown_account(service: BillingUnderTest) -> None:
