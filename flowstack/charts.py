@@ -86,7 +86,7 @@ def _projection(days: Sequence[ChartDay]) -> str:
 
 def _nice_top(most: int) -> int:
     """The least of 1, 2, 2.5 and 5 times a power of ten that leaves room above `most`, in fours."""
-    power = 10 ** max(0, math.floor(math.log10(most)))
+    power: int = 10 ** max(0, math.floor(math.log10(most)))
     wanted = next(factor for factor in (1, 2, 2.5, 4, 5, 8, 10, 20) if factor * power >= most * 1.05)
     return max(4, math.ceil(wanted * power / 4) * 4)
 

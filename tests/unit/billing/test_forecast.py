@@ -57,7 +57,7 @@ def forecast(days: list[int], after: int, limit: int = 10**6) -> Projection:
 @pytest.mark.parametrize(
     ("customer", "after", "least"),
     [
-        # What is meant is COVERAGE; a few hundredths below it are chance. Who ends within days is not foreseen from three.
+        # COVERAGE is meant; a few hundredths below it are chance. Who dies is not foreseen from three days.
         *((customer, after, 0.75) for customer in (steady, weekly, bursty, dying) for after in (10, 15, 21, 26)),
         *((customer, 7, 0.72) for customer in (steady, weekly, bursty, dying)),
         *((customer, 3, 0.72) for customer in (steady, weekly, bursty)),
