@@ -16,10 +16,11 @@ from tests.support.clock import us
 CATALOGUE = load_catalogue()
 NOW_US = us(2026, 11, 24)
 M = 1_000_000
+NO_COST = ProviderCost(0, 0)
 
 
 def advice(
-    plan_id: str, used: int, projected: int, byok: int = 0, cost: ProviderCost = ProviderCost(0, 0)
+    plan_id: str, used: int, projected: int, byok: int = 0, cost: ProviderCost = NO_COST
 ) -> dict[RecommendationKind, Recommendation]:
     terms = CATALOGUE.newest(plan_id, NOW_US).terms()
     situation = Situation(terms, used, terms.session_limit, projected, used - byok, byok, cost)
@@ -116,7 +117,7 @@ def cents(micro: int | None) -> float:
     ],
 )
 def test_the_published_comparison(
-    sessions: int, model: str, plan: tuple[str, str], fee: int, low: int, high: int
+    sessions: int, model: str, plan: tuple[str, str], *, fee: int, low: int, high: int
 ) -> None:
     cost = seed_example_cost(Workload(sessions, "openai", model, 7_500, 1_875))
     found = [one for one in estimates(CATALOGUE, NOW_US, sessions, cost) if (one.plan_id, one.offer_id) == plan]
