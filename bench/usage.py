@@ -186,7 +186,8 @@ async def _until_all_have_it_ms(billing: BillingServer, quota: Server, account_i
     stub = UsageServiceStub(billing.public.channel)
     request = pb.WatchUsageRequest(account_id=account_id)
     calls = [stub.WatchUsage(request, metadata=billing.public.metadata) for _ in range(watchers)]
-    used = (await asyncio.gather(*(call.read() for call in calls)))[0].usage.sessions_used
+    first: list[Any] = await asyncio.gather(*(call.read() for call in calls))
+    used = first[0].usage.sessions_used
     found = []
     for _ in range(CHANGES):
         used += 1
