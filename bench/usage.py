@@ -118,7 +118,7 @@ async def _fill(engine: AsyncEngine, account_id: str, rows: int) -> None:
     async with engine.begin() as connection:
         await _without_timeout(engine, connection)
         sums = f"INSERT INTO usage_hours ({columns}) SELECT {key}, {SUMS} FROM ledger GROUP BY {key}"
-        await connection.exec_driver_sql(sums)
+        await connection.execute(text(sums))
         await connection.exec_driver_sql("ANALYZE")
 
 
