@@ -24,6 +24,7 @@ from bench.ledger_rows import NUMBERS, TEXTS
 from bench.load import reserve_request
 from bench.processes import ROOT, BillingServer, Server, allow_many_files, billing_server, quota_server
 from bench.report import PAIRS, Figure, Report, median_of_pairs
+from services.billing.adapters.migrations.steps import OWNER
 from services.billing.adapters.sql.tables import LEDGER
 from services.billing.adapters.sql.usage_tables import USAGE_HOURS
 from services.shared.database.connect import engine_for
@@ -60,7 +61,7 @@ async def _queries(report: Report, place: Place) -> None:
         address = await stack.enter_async_context(place.fresh())
         async with billing_server(data, address, quota.address) as billing:
             account_id = await new_account(billing)
-        engine = engine_for(address)
+        engine = engine_for(address, OWNER)
         await _fill(engine, account_id, rows)
         reference = [await _from_ledger_ms(engine, account_id) for _ in range(PAIRS)]
         await engine.dispose()

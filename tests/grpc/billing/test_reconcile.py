@@ -7,13 +7,14 @@ from collections.abc import Callable
 import pytest
 import structlog
 from flowstack_protos.billing.v1 import usage_service_pb2 as pb
-from services.billing.adapters.sql.connect import engine_for
 from sqlalchemy import text, update
 
+from services.billing.adapters.migrations.steps import OWNER
 from services.billing.adapters.sql.usage_tables import USAGE_PERIODS
 from services.billing.config import BillingSettings
 from services.billing.convert.values import time_to_proto
 from services.billing.domain.ledger import partition_of
+from services.shared.database.connect import engine_for
 from tests.support.billing import ADMIN, BillingUnderTest, billing, failure_of, reason_of
 from tests.support.clock import ManualClock
 from tests.support.database import connection_to, read_rows
@@ -101,7 +102,7 @@ async def test_sums_that_are_not_the_ledgers_are_told(
 ) -> None:
     async with billing(settings, clock) as service:
         account_id = await account_with_sessions(service, quota)
-    engine = engine_for(settings.billing_database)
+    engine = engine_for(settings.billing_database, OWNER)
     async with engine.begin() as connection:
         statement = update(USAGE_PERIODS).where(USAGE_PERIODS.c.credential_mode == int(MANAGED)).values(committed=1)
         await connection.execute(statement)
