@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -164,6 +165,17 @@ class VaultUnderTest:
         self.stub: Any = VaultServiceStub(channel)
         self.billing = billing
 
+    async def until_billing_is_reached(self) -> None:
+        """Waits until the vault has its connection, which a loaded machine may be late with."""
+        async with asyncio.timeout(TIMEOUT_S):
+            while True:
+                try:
+                    await self.customer("acct_first").list_collections()
+                except grpc.aio.AioRpcError as error:
+                    assert error.code() is grpc.StatusCode.UNAVAILABLE, error
+                else:
+                    return
+
     def customer(self, account_id: str) -> VaultClient:
         """A caller with an API key of an account."""
         return VaultClient(self.stub, bearer(key_of(account_id)))
@@ -181,7 +193,9 @@ async def vault(settings: VaultSettings, clock: Clock, billing: FakeBilling) -> 
         try:
             (port,) = host.bound_ports
             async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-                yield VaultUnderTest(channel, billing)
+                service = VaultUnderTest(channel, billing)
+                await service.until_billing_is_reached()
+                yield service
         finally:
             await host.drain(0)
 

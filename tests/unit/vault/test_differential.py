@@ -66,7 +66,13 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=3),
     max_leaves=5,
 )
-documents = st.dictionaries(st.sampled_from(NAMES), values, max_size=4)
+# Most filters are about what most documents have: or few would find anything.
+documents = st.builds(
+    lambda common, rare: rare | common,
+    st.dictionaries(st.sampled_from("ab"), scalars | values, min_size=1),
+    st.dictionaries(st.sampled_from(NAMES), values, max_size=2),
+)
+paths = st.sampled_from("ab") | st.sampled_from(PATHS)
 literals = values.filter(lambda value: not (isinstance(value, dict) and any(name.startswith("$") for name in value)))
 comparisons = st.one_of(
     st.fixed_dictionaries({"$eq": values}),
@@ -76,7 +82,7 @@ comparisons = st.one_of(
     st.fixed_dictionaries({"$nin": st.lists(values, max_size=3)}),
     st.fixed_dictionaries({"$exists": st.booleans()}),
 )
-conditions = st.dictionaries(st.sampled_from(PATHS), literals | comparisons, min_size=1, max_size=2)
+conditions = st.dictionaries(paths, literals | comparisons, min_size=1, max_size=2)
 filters = st.recursive(
     conditions,
     lambda inner: st.one_of(
@@ -129,9 +135,9 @@ class Case:
 
 cases = st.builds(
     Case,
-    mine=st.lists(documents, max_size=7),
+    mine=st.lists(documents, min_size=2, max_size=7),
     theirs=st.lists(documents, max_size=3),
-    wanted=st.lists(filters, min_size=1, max_size=6),
+    wanted=st.lists(filters, min_size=3, max_size=8),
     sort=sorts,
     limit=st.integers(1, 4),
     ascii_only=st.booleans(),
@@ -164,3 +170,27 @@ async def test_a_store_finds_what_plain_python_does(vault_database: Database, is
     assert await books.documents.delete_matching(ALICE, collection, first) == len(through)
     assert await books.query(ALICE, collection, "") == query([one for one in kept if one.key not in through], {}, [])
     assert len(await books.query(BOB, collection, "")) == len(case.theirs), "nobody else's were touched"
+
+
+async def test_every_operator_compares_every_kind_with_every_other(vault_database: Database) -> None:
+    literals = [
+        "null", "true", "false", "0", "1", "1.0", "-1", "-1.01", "9007199254740993", "1e400", '""', '"1"', '"a"', '"ä"',
+        "[]", "[1]", "{}", '{"b":1}',
+    ]  # fmt: skip
+    books = VaultBooks(vault_database, ManualClock())
+    kept = [Kept("nothing", decode("{}"))]
+    await books.store(ALICE, "c", "nothing", "{}")
+    for place, literal in enumerate(literals):
+        text = f'{{"a":{literal}}}'
+        await books.store(ALICE, "c", f"k{place:02}", text)
+        kept.append(Kept(f"k{place:02}", decode(text)))
+    for is_indexed in (False, True):
+        if is_indexed:
+            await books.build_index(ALICE, "c", ("a",))
+        for operator in ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte"):
+            for literal in literals:
+                if literal[0] in "[{" and operator not in ("$eq", "$ne"):
+                    continue
+                text = f'{{"a":{{"{operator}":{literal}}}}}'
+                for sort in ([], ["-a"]):
+                    assert await books.query(ALICE, "c", text, sort) == query(kept, decode(text), sort), (text, sort)
