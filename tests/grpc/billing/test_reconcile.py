@@ -209,7 +209,9 @@ async def test_a_stray_is_booked_once_its_account_is_known(
         account_id = await account_with_sessions(service, quota)
     # The database is restored from a backup that is older than the account.
     lost = {table: read_rows(settings.billing_database, table) for table in ("accounts", "ledger")}
-    change(settings, "DELETE FROM ledger", "DELETE FROM accounts", "UPDATE partition_cursors SET cursor = ''")
+    sums = ("usage_periods", "usage_hours", "usage_labels")
+    emptied = [f"DELETE FROM {table}" for table in ("ledger", *sums, "accounts")]
+    change(settings, *emptied, "UPDATE partition_cursors SET cursor = ''")
     quota.redeliver = True
     async with billing(settings, clock) as service:
         await quota.resolve(account_id, "ses_9")
