@@ -13,17 +13,23 @@ from services.billing.adapters.catalogue_file import load_catalogue
 from services.billing.adapters.pdf.printer import PdfPrinter
 from services.billing.adapters.quota_client import QuotaClient
 from services.billing.adapters.sql.database import Database, open_database
+from services.billing.adapters.webhooks.addresses import Lookup, SystemLookup
+from services.billing.adapters.webhooks.secrets import PepperSealer, StandardSigner
+from services.billing.adapters.webhooks.sender import GuardedSender
 from services.billing.config import BillingSettings
 from services.billing.domain.catalogue import Catalogue
 from services.billing.domain.paging import PageTokens
 from services.billing.payments import PaymentProvider
 from services.billing.service.accounts import AccountService
+from services.billing.service.alerting import Alerting, Pricing, unpriced
+from services.billing.service.alerts import AlertService
 from services.billing.service.api_keys import ApiKeyService
 from services.billing.service.audit import AuditService
 from services.billing.service.background import Backoff, keep_running
 from services.billing.service.booking import Booking
 from services.billing.service.context import Context
 from services.billing.service.corrections import CorrectionService
+from services.billing.service.deliveries import DeliveryDispatcher
 from services.billing.service.dispatcher import EntitlementDispatcher
 from services.billing.service.invoices import InvoiceService
 from services.billing.service.payments import PaymentDispatcher
@@ -32,12 +38,15 @@ from services.billing.service.reconciliation import ReconciliationService
 from services.billing.service.scheduler import Scheduler
 from services.billing.service.subscriptions import SubscriptionService
 from services.billing.service.usage import UsageService
+from services.billing.service.webhooks import WebhookService
 from services.billing.servicer.accounts import AccountServicer, InternalAccountServicer
+from services.billing.servicer.alerts import AlertServicer
 from services.billing.servicer.audit import AuditServicer
 from services.billing.servicer.invoices import InvoiceServicer
 from services.billing.servicer.registrations import internal_registrations, public_registrations
 from services.billing.servicer.subscriptions import SubscriptionServicer
 from services.billing.servicer.usage import UsageServicer
+from services.billing.webhooks import Sealer, Signer, WebhookSender
 from services.shared import log
 from services.shared.auth import Authenticator, Caller, CallerKind
 from services.shared.channel import connect
@@ -54,8 +63,17 @@ USES_INTERVAL_S: Final = 30.0
 
 
 @asynccontextmanager
-async def running(settings: BillingSettings, clock: Clock, backoff: Backoff) -> AsyncIterator[ServiceHost]:
+async def running(
+    settings: BillingSettings, clock: Clock, backoff: Backoff, pricing: Pricing = unpriced, lookup: Lookup | None = None
+) -> AsyncIterator[ServiceHost]:
     """Billing with its background work, wired together; the host is started and drained by the caller.
+
+    Args:
+        settings: billing's.
+        clock: tells the time.
+        backoff: between attempts to reach others.
+        pricing: what sessions on the caller's credentials cost at their provider.
+        lookup: resolves the names of webhooks; the system's where it is None.
 
     Raises:
         StartupError: a setting, the catalogue or the database does not fit.
@@ -83,7 +101,9 @@ async def running(settings: BillingSettings, clock: Clock, backoff: Backoff) -> 
         dispatcher = EntitlementDispatcher(context, backoff)
         api_keys = ApiKeyService(context, pepper)
         stack.push_async_callback(api_keys.flush_uses)
-        booking = Booking(context)
+        booking = Booking(context, [Alerting(context, pricing).follow])
+        webhooks = _webhook_parts(settings, pepper, lookup, stack)
+        deliveries = DeliveryDispatcher(context, *webhooks, backoff)
         replica = f"billing-{secrets.token_hex(8)}"
         reader = SessionEventReader(context, dispatcher, booking, replica, settings.billing_lease_seconds)
         stack.push_async_callback(reader.release)
@@ -93,10 +113,13 @@ async def running(settings: BillingSettings, clock: Clock, backoff: Backoff) -> 
             await api_keys.flush_uses()
             return True
 
+        scheduler = Scheduler(context, dispatcher)
         works: dict[str, Callable[[], Awaitable[bool]]] = {
             "entitlements": dispatcher.run_once,
             "session events": reader.run_once,
-            "renewals": Scheduler(context, dispatcher).run_once,
+            "renewals": scheduler.run_once,
+            "urgent accounts": scheduler.run_urgent,
+            "alert deliveries": deliveries.run_once,
             "key uses": write_uses,
         }
         if provider is not None:
@@ -104,7 +127,20 @@ async def running(settings: BillingSettings, clock: Clock, backoff: Backoff) -> 
         for name, work in works.items():
             task = asyncio.create_task(keep_running(name, work, backoff), name=name)
             stack.push_async_callback(_stop, task)
-        yield ServiceHost("billing", settings, _ports(settings, context, dispatcher, api_keys))
+        stack.push_async_callback(deliveries.close)
+        ports = _ports(settings, context, dispatcher, api_keys, WebhookService(context, *webhooks))
+        yield ServiceHost("billing", settings, ports, on_drain=context.signals.drain)
+
+
+def _webhook_parts(
+    settings: BillingSettings, pepper: Secret, lookup: Lookup | None, stack: AsyncExitStack
+) -> tuple[WebhookSender, Sealer, Signer]:
+    """What webhooks are sent, kept and signed with."""
+    if lookup is None:
+        lookup = SystemLookup()
+        stack.callback(lookup.close)
+    sender = GuardedSender(lookup, settings.webhook_networks(), allow_http=settings.webhook_allow_http)
+    return sender, PepperSealer(pepper, secrets.token_bytes), StandardSigner()
 
 
 async def _payment_provider(settings: BillingSettings, stack: AsyncExitStack) -> PaymentProvider | None:
@@ -136,7 +172,11 @@ async def _assert_catalogue_is_whole(database: Database, catalogue: Catalogue) -
 
 
 def _ports(
-    settings: BillingSettings, context: Context, dispatcher: EntitlementDispatcher, api_keys: ApiKeyService
+    settings: BillingSettings,
+    context: Context,
+    dispatcher: EntitlementDispatcher,
+    api_keys: ApiKeyService,
+    webhooks: WebhookService,
 ) -> list[Port]:
     async def authenticate(secret: Secret) -> Caller:
         owner = await api_keys.authenticate(secret)
@@ -151,7 +191,8 @@ def _ports(
         InvoiceServicer(
             InvoiceService(context, PdfPrinter(settings.invoice_issuer)), CorrectionService(context, dispatcher)
         ),
-        AuditServicer(AuditService(context)),
+        alerts=AlertServicer(AlertService(context, dispatcher), webhooks, context.clock),
+        audits=AuditServicer(AuditService(context)),
     )
     internal = internal_registrations(InternalAccountServicer(api_keys))  # type: ignore[abstract]
     return [

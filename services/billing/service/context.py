@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from services.billing.domain.catalogue import Catalogue
 from services.billing.domain.ids import Randomness
 from services.billing.domain.invoices import PaymentTerms
 from services.billing.domain.paging import PageTokens
 from services.billing.quota import Quota
+from services.billing.service.signals import Signals
 from services.billing.store import Store
 from services.shared.clock import Clock
 
@@ -26,3 +27,5 @@ class Context:
     payment_terms: PaymentTerms = PaymentTerms()  # noqa: RUF009  # immutable
     has_payment_provider: bool = False
     """Whether invoices go to a payment provider."""
+    signals: Signals = field(default_factory=Signals)
+    """What a committed transaction tells the rest of the process."""

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.billing.adapters.migrations.steps import migrate, problem_of_schema
 from services.billing.adapters.sql.accounts import SqlAccounts, SqlApiKeys
+from services.billing.adapters.sql.alerts import SqlAlerts
 from services.billing.adapters.sql.audit import SqlAudit, SqlDueAccounts
 from services.billing.adapters.sql.connect import SETTING, cannot_use, engine_for, name_of
 from services.billing.adapters.sql.invoices import SqlInvoices
@@ -21,6 +22,7 @@ from services.billing.adapters.sql.partitions import SqlPartitions
 from services.billing.adapters.sql.payments import SqlPayments
 from services.billing.adapters.sql.subscriptions import SqlEntitlements, SqlRequests, SqlSubscriptions
 from services.billing.adapters.sql.tables import PARTITION_CURSORS, READER_REPLICAS
+from services.billing.adapters.sql.webhooks import SqlWebhooks
 from services.billing.store import ResultT, Transaction
 from services.shared.errors import FlowStackError, Reason
 from services.shared.log import get_logger
@@ -42,6 +44,13 @@ class SqlTransaction:
         self.audit = SqlAudit(connection)
         self.due_accounts = SqlDueAccounts(connection)
         self.payments = SqlPayments(connection)
+        self.alerts = SqlAlerts(connection)
+        self.webhooks = SqlWebhooks(connection)
+        self.callbacks: list[Callable[[], None]] = []
+
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Has something called once the transaction holds; never where it is undone."""
+        self.callbacks.append(callback)
 
 
 class Database:
@@ -86,8 +95,11 @@ class Database:
         decided = False
         try:
             async with engine.begin() as connection:
-                result = await work(SqlTransaction(connection))
+                transaction = SqlTransaction(connection)
+                result = await work(transaction)
                 decided = True
+            for callback in transaction.callbacks:
+                callback()
             return result
         except DataError as error:
             message = "The request holds text that cannot be stored, such as the character U+0000. Leave it out."
