@@ -11,6 +11,7 @@ from typing import Final
 
 from services.billing.adapters.catalogue_file import load_catalogue
 from services.billing.adapters.pdf.printer import PdfPrinter
+from services.billing.adapters.price_table import load_prices
 from services.billing.adapters.quota_client import QuotaClient
 from services.billing.adapters.sql.database import Database, open_database
 from services.billing.adapters.webhooks.addresses import Lookup, SystemLookup
@@ -21,7 +22,7 @@ from services.billing.domain.catalogue import Catalogue
 from services.billing.domain.paging import PageTokens
 from services.billing.payments import PaymentProvider
 from services.billing.service.accounts import AccountService
-from services.billing.service.alerting import Alerting, Pricing, unpriced
+from services.billing.service.alerting import Alerting
 from services.billing.service.alerts import AlertService
 from services.billing.service.api_keys import ApiKeyService
 from services.billing.service.audit import AuditService
@@ -64,7 +65,7 @@ USES_INTERVAL_S: Final = 30.0
 
 @asynccontextmanager
 async def running(
-    settings: BillingSettings, clock: Clock, backoff: Backoff, pricing: Pricing = unpriced, lookup: Lookup | None = None
+    settings: BillingSettings, clock: Clock, backoff: Backoff, lookup: Lookup | None = None
 ) -> AsyncIterator[ServiceHost]:
     """Billing with its background work, wired together; the host is started and drained by the caller.
 
@@ -72,7 +73,6 @@ async def running(
         settings: billing's.
         clock: tells the time.
         backoff: between attempts to reach others.
-        pricing: what sessions on the caller's credentials cost at their provider.
         lookup: resolves the names of webhooks; the system's where it is None.
 
     Raises:
@@ -80,6 +80,7 @@ async def running(
     """
     async with AsyncExitStack() as stack:
         catalogue = load_catalogue(settings.billing_catalogue_file)
+        prices = load_prices(settings.billing_prices_file)
         database = await open_database(settings.database_url())
         stack.push_async_callback(database.close)
         await _assert_catalogue_is_whole(database, catalogue)
@@ -97,11 +98,12 @@ async def running(
             secrets.token_bytes,
             settings.payment_terms(),
             provider is not None,
+            prices,
         )
         dispatcher = EntitlementDispatcher(context, backoff)
         api_keys = ApiKeyService(context, pepper)
         stack.push_async_callback(api_keys.flush_uses)
-        booking = Booking(context, [Alerting(context, pricing).follow])
+        booking = Booking(context, [Alerting(context).follow])
         webhooks = _webhook_parts(settings, pepper, lookup, stack)
         deliveries = DeliveryDispatcher(context, *webhooks, backoff)
         replica = f"billing-{secrets.token_hex(8)}"

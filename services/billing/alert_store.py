@@ -52,11 +52,8 @@ class Alerts(Protocol):
         """Accounts with their subscriptions and settings, by id."""
         ...
 
-    async def add_sums(self, sums: Mapping[AccountPeriod, PeriodSums]) -> None:
-        """Adds to what the counted sessions of periods come to."""
-
     async def sums(self, periods: Collection[AccountPeriod]) -> Mapping[AccountPeriod, PeriodSums]:
-        """What the counted sessions of periods come to; a period without any is left out."""
+        """What the sessions of periods come to, as the ledger's rollups have it; a period without any is left out."""
         ...
 
     async def charged(self, periods: Collection[AccountPeriod]) -> Mapping[AccountPeriod, int]:
@@ -124,7 +121,7 @@ class Webhooks(Protocol):
     async def set_secrets(self, webhook: Webhook) -> None:
         """Writes a webhook's secrets and when they were replaced."""
 
-    async def delete(self, account_id: str, webhook_ids: Collection[str], now_us: int) -> None:
+    async def delete(self, account_id: str, webhook_ids: Collection[str]) -> None:
         """Deletes webhooks, and ends the deliveries that wait for them."""
 
     async def add_deliveries(self, alert: Alert, webhook_ids: Collection[str]) -> None:

@@ -8,7 +8,6 @@ from typing import NamedTuple, Protocol
 from services.billing.domain.ledger import (
     LedgerEntry,
     LedgerKey,
-    LedgerUsage,
     PartitionLease,
     PeriodCounts,
     PositionedEntry,
@@ -70,10 +69,6 @@ class Ledger(Protocol):
 
     async def strays(self, account_id: str, after: LedgerKey | None, limit: int) -> Sequence[LedgerEntry]:
         """What is kept aside of one account, or of all where it is empty, by key."""
-        ...
-
-    async def usage(self, account_id: str, day_start_us: int, period_start_us: int) -> LedgerUsage:
-        """An account's counts in the day and the period."""
         ...
 
     async def counts(self, account_id: str, period_start_us: int) -> PeriodCounts:

@@ -11,7 +11,6 @@ from enum import IntEnum
 from typing import Final, NamedTuple
 
 from services.billing.domain.entitlements import Block, BlockReason
-from services.billing.domain.usage import percentage
 from services.shared.periods import Period, time_from_us
 
 THRESHOLDS_DEFAULT: Final = (75, 90, 95)
@@ -83,7 +82,7 @@ class AlertSettings:
 
 
 class PeriodSums(NamedTuple):
-    """What an account's counted sessions of a period come to."""
+    """What an account's sessions of a period come to."""
 
     committed: int = 0
     byok_micro: int = 0
@@ -141,7 +140,7 @@ class Alert:
     @property
     def usage_percentage(self) -> float:
         """Of the limit."""
-        return percentage(self.sessions_used, self.sessions_limit)
+        return 100 * self.sessions_used / self.sessions_limit if self.sessions_limit else 0.0
 
 
 class Firing(NamedTuple):

@@ -6,8 +6,7 @@ anyway. So of a session and a change of the limit that come together, one sees t
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from services.billing.alert_store import AccountPeriod, Watched
@@ -22,43 +21,31 @@ from services.billing.domain.alerts import (
     usage_firings,
 )
 from services.billing.domain.ids import base32, new_id
-from services.billing.domain.ledger import CredentialMode, EventType, LedgerEntry
+from services.billing.domain.ledger import LedgerEntry
 from services.billing.domain.model import AccountState, Subscription
 from services.billing.domain.renewal import terms_at
 from services.billing.service.context import Context
 from services.billing.store import Transaction
 from services.shared.periods import Period, period_at
 
-Pricing = Callable[[LedgerEntry], int | None]
-"""What a session on the caller's credentials costs at its provider, in micro-dollars; None where that is unknown."""
-
 ALERT_TIME_DIGITS: Final = 11
 """Of an alert_id: microseconds since 1970 in base 32, enough until the year 3111."""
-
-
-def unpriced(_: LedgerEntry) -> int | None:
-    """No price is known."""
-    return None
 
 
 class Alerting:
     """Decides alerts and budgets as a consequence of new ledger entries."""
 
-    def __init__(self, context: Context, pricing: Pricing = unpriced) -> None:
+    def __init__(self, context: Context) -> None:
         self._context = context
-        self._pricing = pricing
 
     async def follow(self, transaction: Transaction, entries: Sequence[LedgerEntry], now_us: int) -> None:
-        """What follows from new entries: sums, alerts, and budgets that begin to block."""
-        added = sums_of(entries, self._pricing)
-        if not added:
-            return
-        await transaction.alerts.add_sums(added)
+        """What follows from new entries, which the rollups have already: alerts, and budgets that begin to block."""
+        added = {AccountPeriod(entry.account_id, entry.period_start_us) for entry in entries}
         watched = await transaction.alerts.watched({period.account_id for period in added})
         sums = await transaction.alerts.sums(added)
         charged = await transaction.alerts.charged([p for p in added if watched[p.account_id].settings.budget])
         firings: list[Firing] = []
-        for place in added:
+        for place in sorted(added):
             account = watched[place.account_id]
             if account.state is AccountState.DELETED:
                 continue
@@ -84,21 +71,6 @@ class Alerting:
         if stored is not None and stored.block is None:
             await transaction.due_accounts.put(account_id, now_us)
             transaction.after_commit(lambda: self._context.signals.urgent.put_nowait(account_id))
-
-
-def sums_of(entries: Sequence[LedgerEntry], pricing: Pricing) -> dict[AccountPeriod, PeriodSums]:
-    """What the counted sessions among `entries` come to, by account and period."""
-    sums: defaultdict[AccountPeriod, PeriodSums] = defaultdict(PeriodSums)
-    for entry in entries:
-        if entry.event != EventType.COMMITTED:
-            continue
-        committed, byok_micro, unknown = sums[place := AccountPeriod(entry.account_id, entry.period_start_us)]
-        if entry.credential_mode == CredentialMode.BYOK:
-            price_micro = pricing(entry)
-            byok_micro += price_micro or 0
-            unknown += price_micro is None
-        sums[place] = PeriodSums(committed + 1, byok_micro, unknown)
-    return dict(sums)
 
 
 async def _period_of(

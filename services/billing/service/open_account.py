@@ -213,7 +213,7 @@ class OpenAccount:
             await self.write_account(lifted(account), by_system("end of suspension"))
         if _is_to_be_purged(account) and account.purge_us <= self.now_us:
             await self.transaction.invoices.forget_customer(account.account_id)
-            await forget_webhooks(self.transaction, account.account_id, self.now_us)
+            await forget_webhooks(self.transaction, account.account_id)
             await self.write_account(replace(self.account, display_name="", email=""), by_system("purge"))
             await self.audit(by_system("purge"), "account", account.account_id, NOTHING, {"purged": True})
 
@@ -311,7 +311,7 @@ def _is_to_be_purged(account: Account) -> bool:
     return bool(account.purge_us and account.display_name)
 
 
-async def forget_webhooks(transaction: Transaction, account_id: str, now_us: int) -> None:
+async def forget_webhooks(transaction: Transaction, account_id: str) -> None:
     """Deletes every webhook of an account, with its address and secrets."""
     webhooks = await transaction.webhooks.list(account_id, None, WEBHOOKS_MAX)
-    await transaction.webhooks.delete(account_id, [webhook.webhook_id for webhook in webhooks], now_us)
+    await transaction.webhooks.delete(account_id, [webhook.webhook_id for webhook in webhooks])

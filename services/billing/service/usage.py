@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from services.billing.domain.ledger import partition_of
-from services.billing.domain.usage import Usage, day_start_us, usage_of
+from services.billing.domain.usage import LedgerUsage, Usage, day_start_us, usage_of
+from services.billing.service.alerting import budget_standing
 from services.billing.service.context import Context
 from services.billing.service.dispatcher import EntitlementDispatcher
 from services.billing.store import Transaction
@@ -42,11 +45,15 @@ class UsageService:
 
         async def read(transaction: Transaction) -> Usage:
             account = await transaction.accounts.get(account_id)
-            ledger = await transaction.ledger.usage(account_id, day_start_us(now_us), quota.period_start_us)
+            cost = await transaction.rollups.provider_cost(account_id, quota.period_start_us)
+            today = await transaction.rollups.committed_since(account_id, day_start_us(now_us))
+            ledger = LedgerUsage(today, cost, cost.known_micro)
             watermark_us = await transaction.partitions.watermark_us(partition_of(account_id))
             # Before the first watermark the ledger is known to be complete up to the account's own beginning.
             charges_micro = await transaction.invoices.charged_micro(account_id, quota.period_start_us)
-            return usage_of(
+            subscription = await transaction.subscriptions.get(account.subscription_id)
+            settings = await transaction.alerts.settings(account_id)
+            usage = usage_of(
                 account_id,
                 quota,
                 ledger,
@@ -54,5 +61,6 @@ class UsageService:
                 costs_as_of_us=max(watermark_us, account.create_us),
                 now_us=now_us,
             )
+            return replace(usage, budget=await budget_standing(transaction, subscription, settings, now_us))
 
         return await store.transact(read)

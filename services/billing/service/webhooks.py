@@ -149,7 +149,7 @@ class WebhookService:
                 await transaction.alerts.put_settings(after)
                 facts = facts_of_alert_settings(before), facts_of_alert_settings(after)
                 await opened.audit(action, "alert_settings", account_id, *facts)
-            await transaction.webhooks.delete(account_id, [webhook_id], opened.now_us)
+            await transaction.webhooks.delete(account_id, [webhook_id])
             await opened.audit(action, "webhook", webhook_id, facts_of_webhook(webhook), NOTHING)
 
         await self._context.store.transact(work)

@@ -31,17 +31,6 @@ ALERT_SETTINGS: Final = Table(
     *_numbers("version"),
 )
 
-PERIOD_SUMS: Final = Table(
-    "period_sums",
-    METADATA,
-    # Kept with the ledger, in the transaction of each entry.
-    Column("account_id", Text, primary_key=True, nullable=False),
-    Column("period_start_us", BigInteger, primary_key=True, autoincrement=False, nullable=False),
-    *_numbers("committed"),
-    *_bigs("byok_micro"),
-    *_numbers("unpriced"),
-)
-
 ALERTS: Final = Table(
     "alerts",
     METADATA,

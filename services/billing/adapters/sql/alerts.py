@@ -15,12 +15,12 @@ from services.billing.adapters.sql.alert_tables import (
     ALERT_DELIVERIES,
     ALERT_SETTINGS,
     ALERTS,
-    PERIOD_SUMS,
 )
-from services.billing.adapters.sql.dialect import in_portions, insert_adding, insert_unless_there
+from services.billing.adapters.sql.dialect import in_portions, insert_unless_there
 from services.billing.adapters.sql.invoice_tables import INVOICES
 from services.billing.adapters.sql.rows import subscription_from_row
 from services.billing.adapters.sql.tables import ACCOUNTS, SUBSCRIPTIONS
+from services.billing.adapters.sql.usage_tables import USAGE_PERIODS
 from services.billing.alert_store import AccountPeriod, AlertFilter, Watched
 from services.billing.domain.alerts import (
     Alert,
@@ -39,7 +39,6 @@ from services.shared.periods import Period
 
 _ALERTS = ALERTS.c
 _SETTINGS = ALERT_SETTINGS.c
-_SUMS = PERIOD_SUMS.c
 _SETTING_COLUMNS: Final = [column.label(f"settings_{column.name}") for column in _SETTINGS]
 _WATCHED: Final = (
     select(SUBSCRIPTIONS, ACCOUNTS.c.state.label("account_state"), *_SETTING_COLUMNS)
@@ -90,29 +89,20 @@ class SqlAlerts:
                 found[row.account_id] = Watched(AccountState(row.account_state), subscription_from_row(row), settings)
         return found
 
-    async def add_sums(self, sums: Mapping[AccountPeriod, PeriodSums]) -> None:
-        """Adds to what the counted sessions of periods come to."""
-        rows = [
-            {
-                "account_id": account_id,
-                "period_start_us": start_us,
-                **sums[AccountPeriod(account_id, start_us)]._asdict(),
-            }
-            for account_id, start_us in sorted(sums)
-        ]
-        statement = insert_adding(self._connection, PERIOD_SUMS, ("committed", "byok_micro", "unpriced"))
-        await self._connection.execute(statement, rows)
-
     async def sums(self, periods: Collection[AccountPeriod]) -> Mapping[AccountPeriod, PeriodSums]:
-        """What the counted sessions of periods come to; a period without any is left out."""
+        """What the sessions of periods come to; a period without any is left out."""
+        columns = USAGE_PERIODS.c
+        names = (columns.committed, columns.cost_micro, columns.unpriced)
         found: dict[AccountPeriod, PeriodSums] = {}
         for some in in_portions(sorted({period.account_id for period in periods})):
             starts = {start_us for account_id, start_us in periods if account_id in some}
-            query = select(PERIOD_SUMS).where(_SUMS.account_id.in_(some), _SUMS.period_start_us >= min(starts))
-            for row in await self._connection.execute(query):
-                found[AccountPeriod(row.account_id, row.period_start_us)] = PeriodSums(
-                    row.committed, row.byok_micro, row.unpriced
-                )
+            query = (
+                select(columns.account_id, columns.period_start_us, *map(func.sum, names))
+                .where(columns.account_id.in_(some), columns.period_start_us >= min(starts))
+                .group_by(columns.account_id, columns.period_start_us)
+            )
+            for account_id, start_us, *sums in await self._connection.execute(query):
+                found[AccountPeriod(account_id, start_us)] = PeriodSums(*map(int, sums))
         return {period: found[period] for period in periods if period in found}
 
     async def charged(self, periods: Collection[AccountPeriod]) -> Mapping[AccountPeriod, int]:

@@ -39,17 +39,6 @@ def insert_unless_there(
     return sqlite.insert(table).on_conflict_do_nothing(index_elements=key)
 
 
-def insert_adding(
-    connection: AsyncConnection, table: Table, columns: Sequence[str]
-) -> sqlite.Insert | postgresql.Insert:
-    """An INSERT that, where a row's primary key is there already, adds its columns to what is there."""
-    make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    statement = make(table)
-    key = [column.name for column in table.primary_key]
-    added = {name: table.c[name] + statement.excluded[name] for name in columns}
-    return statement.on_conflict_do_update(index_elements=key, set_=added)
-
-
 async def append_many(connection: AsyncConnection, table: Table, rows: Sequence[tuple[Any, ...]]) -> int:
     """Inserts `rows`, values in the table's order of columns, unless they are there; answers how many were not.
 
@@ -60,6 +49,15 @@ async def append_many(connection: AsyncConnection, table: Table, rows: Sequence[
         return 0
     statement = _positional_insert(table, connection.dialect)
     return (await connection.exec_driver_sql(statement, list(rows))).rowcount
+
+
+async def add_many(connection: AsyncConnection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Adds `rows` to a table of sums: what is no part of the key is added to what is there, or set where nothing is.
+
+    Like `append_many` it leaves them to the driver. The rows' keys must differ.
+    """
+    if rows:
+        await connection.exec_driver_sql(_positional_addition(table, connection.dialect), list(rows))
 
 
 async def savepoint(connection: AsyncConnection) -> AsyncTransaction:
@@ -74,9 +72,22 @@ async def savepoint(connection: AsyncConnection) -> AsyncTransaction:
 
 @cache
 def _positional_insert(table: Table, dialect: Dialect) -> str:
+    return f"{_insert(table, dialect)} ON CONFLICT DO NOTHING"
+
+
+@cache
+def _positional_addition(table: Table, dialect: Dialect) -> str:
+    quote = dialect.identifier_preparer
+    keys = ", ".join(quote.format_column(column) for column in table.primary_key)
+    name = quote.format_table(table)
+    sums = [quote.format_column(column) for column in table.columns if not column.primary_key]
+    additions = ", ".join(f"{column} = {name}.{column} + excluded.{column}" for column in sums)
+    return f"{_insert(table, dialect)} ON CONFLICT ({keys}) DO UPDATE SET {additions}"
+
+
+def _insert(table: Table, dialect: Dialect) -> str:
     mark = {"qmark": "?", "format": "%s", "pyformat": "%s"}[dialect.paramstyle]
     quote = dialect.identifier_preparer
     columns = ", ".join(quote.format_column(column) for column in table.columns)
     marks = ", ".join([mark] * len(table.columns))
-    name = quote.format_table(table)
-    return f"INSERT INTO {name} ({columns}) VALUES ({marks}) ON CONFLICT DO NOTHING"  # noqa: S608  # names of ours
+    return f"INSERT INTO {quote.format_table(table)} ({columns}) VALUES ({marks})"  # noqa: S608  # names of ours

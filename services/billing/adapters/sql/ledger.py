@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any, Final
 
-from sqlalchemy import case, delete, func, select, tuple_
+from sqlalchemy import delete, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.billing.adapters.sql.dialect import append_many, in_portions, savepoint
@@ -15,13 +15,14 @@ from services.billing.domain.ledger import (
     EventType,
     LedgerEntry,
     LedgerKey,
-    LedgerUsage,
     PeriodCounts,
     PositionedEntry,
 )
 from services.billing.ledger_store import LedgerInsert
 
-_ENTRY: Final = LedgerEntry._fields
+_EVENT: Final = tuple(name for name in LedgerEntry._fields if name not in LedgerEntry._field_defaults)
+"""What of an entry came with its event; the rest is its cost, which it gets when it is booked."""
+_EVENT_COLUMNS: Final = len(_EVENT)
 _LEDGER_KEY: Final = tuple_(LEDGER.c.account_id, LEDGER.c.session_id, LEDGER.c.event)
 _STRAY_KEY: Final = tuple_(STRAY_EVENTS.c.account_id, STRAY_EVENTS.c.session_id, STRAY_EVENTS.c.event)
 
@@ -40,7 +41,7 @@ class SqlLedger:
         await append_many(
             self._connection,
             STRAY_EVENTS,
-            [(*entry, now_us, partition, cursor) for partition, cursor, entry in stray],
+            [(*entry[:_EVENT_COLUMNS], now_us, partition, cursor) for partition, cursor, entry in stray],
         )
         return LedgerInsert(
             await self._append(booked, now_us), frozenset(positioned.entry.account_id for positioned in stray)
@@ -48,7 +49,7 @@ class SqlLedger:
 
     async def _append(self, entries: list[LedgerEntry], now_us: int) -> Sequence[LedgerEntry]:
         """Appends entries; answers those that were new."""
-        rows = [(*entry, now_us) for entry in entries]
+        rows = [(*entry[:_EVENT_COLUMNS], now_us, *entry[_EVENT_COLUMNS:]) for entry in entries]
         if not rows:
             return ()
         # Nearly always all of them are new, and then their number says so. Only otherwise it is looked up which.
@@ -102,18 +103,6 @@ class SqlLedger:
         query = query.order_by(*_STRAY_KEY.clauses).limit(limit)
         return [_positioned(row).entry for row in await self._connection.execute(query)]
 
-    async def usage(self, account_id: str, day_start_us: int, period_start_us: int) -> LedgerUsage:
-        """An account's counts in the day and the period."""
-        columns = LEDGER.c
-        is_byok = (columns.period_start_us == period_start_us) & (columns.credential_mode == int(CredentialMode.BYOK))
-        query = select(_sum_of(columns.reserve_us >= day_start_us), _sum_of(is_byok)).where(
-            columns.account_id == account_id,
-            columns.reserve_us >= min(day_start_us, period_start_us),
-            columns.event == int(EventType.COMMITTED),
-        )
-        today, byok = (await self._connection.execute(query)).one()
-        return LedgerUsage(int(today), int(byok))
-
     async def counts(self, account_id: str, period_start_us: int) -> PeriodCounts:
         """Counted sessions of an account's period."""
         columns = LEDGER.c
@@ -133,9 +122,5 @@ class SqlLedger:
         return PeriodCounts(managed, byok, sum(found.values()))
 
 
-def _sum_of(condition: Any) -> Any:
-    return func.coalesce(func.sum(case((condition, 1), else_=0)), 0)
-
-
 def _positioned(row: Any) -> PositionedEntry:
-    return PositionedEntry(row.partition, row.cursor, LedgerEntry(*(getattr(row, name) for name in _ENTRY)))
+    return PositionedEntry(row.partition, row.cursor, LedgerEntry(*(getattr(row, name) for name in _EVENT)))

@@ -70,7 +70,7 @@ class SqlWebhooks:
         names = ("sealed_secret", "sealed_previous", "previous_expire_us", "rotate_us")
         await self._connection.execute(statement.values({name: getattr(webhook, name) for name in names}))
 
-    async def delete(self, account_id: str, webhook_ids: Collection[str], now_us: int) -> None:
+    async def delete(self, account_id: str, webhook_ids: Collection[str]) -> None:
         """Deletes webhooks, and ends the deliveries that wait for them."""
         ids = sorted(webhook_ids)
         await self._connection.execute(

@@ -1,4 +1,4 @@
-"""Posts to addresses that customers name: only to those that are allowed, in bounded time, and with nothing followed."""
+"""Posts to addresses that customers name: only to allowed ones, in bounded time, following nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Alerts, their settings, webhooks, deliveries, and the sums that alerts are decided by."""
+"""Alerts, their settings, webhooks and deliveries."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0005"
-down_revision = "0003"
+down_revision = "0004"
 branch_labels = None
 depends_on = None
-
-COMMITTED, BYOK = 1, 2
-"""The ledger's numbers for a counted session, and for the caller's credentials."""
 
 
 def _texts(*names: str) -> list[sa.Column[Any]]:
@@ -29,28 +26,13 @@ def _numbers(*names: str) -> list[sa.Column[Any]]:
 
 
 def upgrade() -> None:
-    """Makes the tables; what the ledger has is added up."""
+    """Makes the tables."""
     op.create_table(
         "alert_settings",
         *_texts("account_id", "thresholds", "sinks", "budget"),
         *_bigs("update_us"),
         *_numbers("version"),
         sa.PrimaryKeyConstraint("account_id"),
-    )
-    op.create_table(
-        "period_sums",
-        *_texts("account_id"),
-        *_bigs("period_start_us"),
-        *_numbers("committed"),
-        *_bigs("byok_micro"),
-        *_numbers("unpriced"),
-        sa.PrimaryKeyConstraint("account_id", "period_start_us"),
-    )
-    # What sessions cost before costs were kept is not known.
-    op.execute(
-        "INSERT INTO period_sums (account_id, period_start_us, committed, byok_micro, unpriced) "
-        f"SELECT account_id, period_start_us, count(*), 0, sum(CASE WHEN credential_mode = {BYOK} THEN 1 ELSE 0 END) "
-        f"FROM ledger WHERE event = {COMMITTED} GROUP BY account_id, period_start_us"
     )
     _create_alerts()
     _create_webhooks()
@@ -103,5 +85,5 @@ def _create_webhooks() -> None:
 
 def downgrade() -> None:
     """Drops the tables, with all that is in them."""
-    for table in ("alert_deliveries", "webhooks", "alert_calls", "alerts", "period_sums", "alert_settings"):
+    for table in ("alert_deliveries", "webhooks", "alert_calls", "alerts", "alert_settings"):
         op.drop_table(table)
