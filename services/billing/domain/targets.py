@@ -16,9 +16,16 @@ _REFUSED: Final = (
     # Azure's platform channel, a public address that reaches the host's own agent from every machine there
     # (learn.microsoft.com/azure/virtual-network/what-is-ip-address-168-63-129-16).
     IPv4Network("168.63.129.16/32"),
+    # IETF's protocol assignments, among them Oracle's metadata; Python's list of them changes with its version.
+    IPv4Network("192.0.0.0/24"),
+    # Carriers' own, among them Alibaba's metadata (RFC 6598).
+    IPv4Network("100.64.0.0/10"),
     # 6to4's relays, deprecated (RFC 7526).
     IPv4Network("192.88.99.0/24"),
 )
+
+_UNICAST: Final = IPv6Network("2000::/3")
+"""All of IPv6 that is routed publicly (RFC 4291, IANA's registry)."""
 
 
 def networks_of(text: str) -> tuple[Network, ...]:
@@ -44,7 +51,10 @@ def is_allowed(address: str, operators: Sequence[Network]) -> bool:
     inner = _inner(parsed)
     if inner is not None:
         return is_allowed(str(inner), operators)
-    if isinstance(parsed, IPv4Address) and any(parsed in network for network in _REFUSED):
+    if isinstance(parsed, IPv4Address):
+        if any(parsed in network for network in _REFUSED):
+            return False
+    elif parsed not in _UNICAST:
         return False
     return parsed.is_global and not parsed.is_multicast and not parsed.is_reserved
 
