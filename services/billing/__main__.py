@@ -106,6 +106,7 @@ async def running(
         booking = Booking(context, [Alerting(context).follow])
         webhooks = _webhook_parts(settings, pepper, lookup, stack)
         deliveries = DeliveryDispatcher(context, *webhooks, backoff)
+        stack.push_async_callback(deliveries.close)
         replica = f"billing-{secrets.token_hex(8)}"
         reader = SessionEventReader(context, dispatcher, booking, replica, settings.billing_lease_seconds)
         stack.push_async_callback(reader.release)
@@ -129,7 +130,6 @@ async def running(
         for name, work in works.items():
             task = asyncio.create_task(keep_running(name, work, backoff), name=name)
             stack.push_async_callback(_stop, task)
-        stack.push_async_callback(deliveries.close)
         ports = _ports(settings, context, dispatcher, api_keys, WebhookService(context, *webhooks))
         yield ServiceHost("billing", settings, ports, on_drain=context.signals.drain)
 

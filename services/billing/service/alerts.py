@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from services.billing.domain.facts import facts_of_alert_settings
 from services.billing.domain.ledger import partition_of
 from services.billing.domain.webhooks import Delivery
 from services.billing.service.alerting import new_alert_id
+from services.billing.service.background import waited
 from services.billing.service.context import Context
 from services.billing.service.dispatcher import EntitlementDispatcher
 from services.billing.service.open_account import OpenAccount
@@ -199,7 +199,7 @@ class AlertService:
                 if clock.monotonic_s() - spoken_s >= LIFE_SIGN_S:
                     yield WatchedAlert(None, self._token(account_id, seen))
                     spoken_s = clock.monotonic_s()
-                await _waited(changed, RECHECK_S if self._context.store.shared else LIFE_SIGN_S)
+                await waited(changed, RECHECK_S if self._context.store.shared else LIFE_SIGN_S)
         finally:
             signals.unwatch(account_id, changed)
 
@@ -358,10 +358,3 @@ def _check_object(text: str) -> None:
         is_object = False
     if not is_object:
         raise invalid_request("data_json", "must be a JSON object, or empty")
-
-
-async def _waited(changed: asyncio.Event, timeout_s: float) -> None:
-    try:
-        await asyncio.wait_for(changed.wait(), timeout_s)
-    except TimeoutError:
-        pass  # looked at anyway

@@ -18,7 +18,7 @@ from services.billing.domain.webhooks import (
     slack_body,
     standard_body,
 )
-from services.billing.service.background import Backoff
+from services.billing.service.background import Backoff, waited
 from services.billing.service.context import Context
 from services.billing.store import Transaction
 from services.billing.webhooks import Sealer, SealError, Signer, WebhookSender
@@ -98,10 +98,7 @@ class DeliveryDispatcher:
         wait_s = IDLE_S
         if next_us is not None and (ahead_us := next_us - self._context.clock.now_us()) > 0:
             wait_s = min(IDLE_S, ahead_us / 1e6)
-        try:
-            await asyncio.wait_for(self._context.signals.deliveries.wait(), wait_s)
-        except TimeoutError:
-            pass  # the usual case
+        await waited(self._context.signals.deliveries, wait_s)
 
     async def _try(self, delivery: Delivery) -> None:
         try:

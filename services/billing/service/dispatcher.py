@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from services.billing.domain.entitlements import EntitlementStatus
-from services.billing.service.background import Backoff
+from services.billing.service.background import Backoff, waited
 from services.billing.service.context import Context
 from services.billing.store import PendingEntitlement, Transaction
 from services.shared.errors import FlowStackError, Reason
@@ -71,10 +71,7 @@ class EntitlementDispatcher:
         wait_s = IDLE_S
         if next_us is not None:
             wait_s = min(IDLE_S, max(0.0, (next_us - self._context.clock.now_us()) / 1e6))
-        try:
-            await asyncio.wait_for(self._wake.wait(), wait_s)
-        except TimeoutError:
-            pass  # the usual case
+        await waited(self._wake, wait_s)
 
     async def _send(self, pending: PendingEntitlement, timeout_s: float) -> None:
         entitlement = pending.entitlement

@@ -65,7 +65,8 @@ class AlertServicer(AlertServiceServicer):
         async with aclosing(self._alerts.watch(account_id, kinds, request.resume_token)) as stream:  # type: ignore[type-var]
             async for watched in stream:
                 try:
-                    await asyncio.wait_for(context.write(convert.watched_to_proto(watched)), WRITE_TIMEOUT_S)
+                    async with asyncio.timeout(WRITE_TIMEOUT_S):
+                        await context.write(convert.watched_to_proto(watched))
                 except TimeoutError:
                     raise FlowStackError(
                         Reason.READER_TOO_SLOW,
