@@ -148,8 +148,8 @@ class Webhooks(Protocol):
         """
         ...
 
-    async def next_due_us(self) -> int | None:
-        """When a delivery is next due; None for never."""
+    async def next_due_us(self, now_us: int) -> int | None:
+        """When a delivery that is not due yet will be; None for never."""
         ...
 
     async def finish(

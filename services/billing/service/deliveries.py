@@ -94,10 +94,9 @@ class DeliveryDispatcher:
 
     async def _wait(self) -> None:
         # Due ones that wait for room of their account are called for when one of its attempts has ended.
-        next_us = await self._context.store.transact(lambda transaction: transaction.webhooks.next_due_us())
-        wait_s = IDLE_S
-        if next_us is not None and (ahead_us := next_us - self._context.clock.now_us()) > 0:
-            wait_s = min(IDLE_S, ahead_us / 1e6)
+        now_us = self._context.clock.now_us()
+        next_us = await self._context.store.transact(lambda transaction: transaction.webhooks.next_due_us(now_us))
+        wait_s = IDLE_S if next_us is None else min(IDLE_S, (next_us - now_us) / 1e6)
         await waited(self._context.signals.deliveries, wait_s)
 
     async def _try(self, delivery: Delivery) -> None:

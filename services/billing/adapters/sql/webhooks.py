@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import and_, case, delete, func, insert, select, tuple_, update
+from sqlalchemy import and_, delete, func, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.billing.adapters.sql.alert_tables import ALERT_DELIVERIES, WEBHOOKS
@@ -168,11 +168,10 @@ class SqlWebhooks:
             )
         return taken
 
-    async def next_due_us(self) -> int | None:
-        """When a delivery is next due; None for never."""
-        # Of one that is in hand: when it is free again, should it not be finished.
-        due_us = func.min(_later(_DELIVERIES.next_attempt_us, _DELIVERIES.lease_end_us))
-        next_us: int | None = (await self._connection.execute(select(due_us).where(_IS_PENDING))).scalar_one()
+    async def next_due_us(self, now_us: int) -> int | None:
+        """When a delivery that is not due yet will be; None for never."""
+        query = select(func.min(_DELIVERIES.next_attempt_us)).where(_IS_PENDING, _DELIVERIES.next_attempt_us > now_us)
+        next_us: int | None = (await self._connection.execute(query)).scalar_one()
         return next_us
 
     async def finish(
@@ -198,10 +197,6 @@ class SqlWebhooks:
         """Gives a delivery back without an attempt, to be made then."""
         statement = update(ALERT_DELIVERIES).where(_is(delivery), _DELIVERIES.fence == delivery.fence)
         await self._connection.execute(statement.values(lease_end_us=0, next_attempt_us=next_us))
-
-
-def _later(one: Any, other: Any) -> Any:
-    return case((one >= other, one), else_=other)
 
 
 def _is(delivery: Delivery) -> Any:
