@@ -8,7 +8,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench import alerts, billing, providers, quota, router, router_latency, router_memory
+from bench import alerts, billing, providers, quota, router, router_latency, router_memory, usage
 from bench.report import Report
 
 PARTS: dict[str, Callable[[Report], Awaitable[None]]] = {
@@ -19,6 +19,7 @@ PARTS: dict[str, Callable[[Report], Awaitable[None]]] = {
     "providers": providers.run,
     "billing": billing.run,
     "alerts": alerts.run,
+    "usage": usage.run,
 }
 
 

@@ -33,12 +33,15 @@ from services.billing.service.corrections import CorrectionService
 from services.billing.service.deliveries import DeliveryDispatcher
 from services.billing.service.dispatcher import EntitlementDispatcher
 from services.billing.service.invoices import InvoiceService
+from services.billing.service.outlook import OutlookService
 from services.billing.service.payments import PaymentDispatcher
 from services.billing.service.reader import SessionEventReader
 from services.billing.service.reconciliation import ReconciliationService
 from services.billing.service.scheduler import Scheduler
 from services.billing.service.subscriptions import SubscriptionService
 from services.billing.service.usage import UsageService
+from services.billing.service.usage_history import UsageHistoryService
+from services.billing.service.watching import UsageWatchService
 from services.billing.service.webhooks import WebhookService
 from services.billing.servicer.accounts import AccountServicer, InternalAccountServicer
 from services.billing.servicer.alerts import AlertServicer
@@ -130,8 +133,24 @@ async def running(
         for name, work in works.items():
             task = asyncio.create_task(keep_running(name, work, backoff), name=name)
             stack.push_async_callback(_stop, task)
-        ports = _ports(settings, context, dispatcher, api_keys, WebhookService(context, *webhooks))
-        yield ServiceHost("billing", settings, ports, on_drain=context.signals.drain)
+        usage = UsageService(context, dispatcher)
+        watching = UsageWatchService(context, usage)
+        usages = UsageServicer(
+            usage,
+            watching,
+            UsageHistoryService(context),
+            OutlookService(context, usage),
+            reconciliation=ReconciliationService(context),
+            clock=clock,
+        )
+        alerts = AlertServicer(AlertService(context, dispatcher), WebhookService(context, *webhooks), clock)
+        ports = _ports(settings, context, dispatcher, api_keys, usages=usages, alerts=alerts)
+
+        async def end_streams() -> None:
+            await watching.close()
+            await context.signals.drain()
+
+        yield ServiceHost("billing", settings, ports, on_drain=end_streams)
 
 
 def _webhook_parts(
@@ -178,7 +197,9 @@ def _ports(
     context: Context,
     dispatcher: EntitlementDispatcher,
     api_keys: ApiKeyService,
-    webhooks: WebhookService,
+    *,
+    usages: UsageServicer,
+    alerts: AlertServicer,
 ) -> list[Port]:
     async def authenticate(secret: Secret) -> Caller:
         owner = await api_keys.authenticate(secret)
@@ -189,11 +210,11 @@ def _ports(
     public = public_registrations(
         AccountServicer(AccountService(context, dispatcher), api_keys, context.clock),  # type: ignore[abstract]
         SubscriptionServicer(SubscriptionService(context, dispatcher)),
-        UsageServicer(UsageService(context, dispatcher), ReconciliationService(context)),  # type: ignore[abstract]
+        usages,
         InvoiceServicer(
             InvoiceService(context, PdfPrinter(settings.invoice_issuer)), CorrectionService(context, dispatcher)
         ),
-        alerts=AlertServicer(AlertService(context, dispatcher), webhooks, context.clock),
+        alerts=alerts,
         audits=AuditServicer(AuditService(context)),
     )
     internal = internal_registrations(InternalAccountServicer(api_keys))  # type: ignore[abstract]

@@ -95,7 +95,10 @@ class PriceTable:
             # Newest first, so that the first one that has begun is in force.
             found = sorted(self._find(provider, model), key=lambda item: -item.start_us)
             dated = self._known[key] = tuple(found)
-        return next((price for start_us, price in dated if start_us <= at_us), None)
+        for start_us, price in dated:
+            if start_us <= at_us:
+                return price
+        return None
 
     def _find(self, provider: str, model: str) -> list[_Dated]:
         if self._own:

@@ -50,6 +50,14 @@ class ModelPrice(NamedTuple):
     tiers: tuple[Tier, ...] = ()
     """By rising bounds. A tier holds for the whole call, not for the tokens beyond its bound alone."""
 
+    def rates_at(self, input_tokens: int) -> Rates:
+        """The rates of one call whose prompt has so many tokens."""
+        rates = self.rates
+        for tier in self.tiers:
+            if input_tokens > tier.above_input_tokens:
+                rates = tier.rates
+        return rates
+
 
 class Tokens(NamedTuple):
     """Tokens of a session, or of several at the same rates."""
@@ -78,8 +86,8 @@ PriceOf = Callable[[str, str, int], ModelPrice | None]
 
 def cost_micro(rates: Rates, tokens: Tokens) -> int | None:
     """What tokens cost at `rates`, rounded half up; None where a price that they need is not known."""
-    fresh = max(0, tokens.input - tokens.cached_input - tokens.cache_write)
-    said = max(0, tokens.output - tokens.reasoning)
+    fresh = tokens.input - tokens.cached_input - tokens.cache_write
+    said = tokens.output - tokens.reasoning
     total = 0
     for count, own, general in (
         (fresh, rates.input, None),
@@ -88,10 +96,11 @@ def cost_micro(rates: Rates, tokens: Tokens) -> int | None:
         (said, rates.output, None),
         (tokens.reasoning, rates.reasoning, rates.output),
     ):
-        price = general if own is None else own
-        if count and price is None:
-            return None
-        total += count * (price or 0)
+        if count > 0:
+            price = general if own is None else own
+            if price is None:
+                return None
+            total += count * price
     return (2 * total + PER_TOKENS) // (2 * PER_TOKENS)
 
 
@@ -104,7 +113,7 @@ def stamped(entry: LedgerEntry, price_of: PriceOf) -> LedgerEntry:
     if entry.credential_mode != CredentialMode.BYOK:
         return entry
     if not entry.served_provider:
-        return entry._replace(provider_cost_micro=0) if _was_uncharged(entry) else entry
+        return _with_cost(entry, 0, "") if _was_uncharged(entry) else entry
     price = price_of(entry.served_provider, entry.served_model, entry.reserve_us)
     if price is None or entry.input_tokens is None or entry.output_tokens is None:
         return entry
@@ -119,19 +128,19 @@ def stamped(entry: LedgerEntry, price_of: PriceOf) -> LedgerEntry:
         entry.cache_write_tokens or 0,
         entry.reasoning_tokens or 0,
     )
-    return entry._replace(provider_cost_micro=cost_micro(rates, tokens), price_table_version=price.version)
+    return _with_cost(entry, cost_micro(rates, tokens), price.version)
+
+
+def _with_cost(entry: LedgerEntry, cost: int | None, version: str) -> LedgerEntry:
+    # Half the time that _replace takes: it is done for every session. The two are the last fields.
+    return LedgerEntry._make((*entry[:-2], cost, version))
 
 
 def _rates_for(price: ModelPrice, entry: LedgerEntry) -> Rates | None:
     """The rates of the entry's tier; None where its calls may lie in different ones."""
-    rates = price.rates
-    for tier in price.tiers:
-        if (entry.input_tokens or 0) > tier.above_input_tokens:
-            # The tokens are those of all calls of a tool loop, and a tier is decided for each call.
-            if '"tool_call_count"' in entry.detail:
-                return None
-            rates = tier.rates
-    return rates
+    rates = price.rates_at(entry.input_tokens or 0)
+    # The tokens are those of all calls of a tool loop, and a tier is decided for each call.
+    return None if rates is not price.rates and '"tool_call_count"' in entry.detail else rates
 
 
 def _was_uncharged(entry: LedgerEntry) -> bool:

@@ -23,6 +23,7 @@ class DriftKind(IntEnum):
     CREDENTIAL_MODES = 2
     UNKNOWN_ACCOUNT = 3
     ENTITLEMENT = 4
+    ROLLUP = 5
 
 
 class Drift(NamedTuple):
@@ -47,6 +48,10 @@ class Compared:
     ledger: PeriodCounts
     """The ledger with what quota had yet to deliver, in the period of `before`."""
     after: QuotaReading | None
+    stored: PeriodCounts
+    """The ledger's rows alone."""
+    rollup: PeriodCounts
+    """Their sums, as they are kept."""
     revisions: frozenset[int]
     """The revisions that billing's entitlement had meanwhile."""
 
@@ -70,7 +75,7 @@ def with_pending(counts: PeriodCounts, account_id: str, period_us: int, pending:
 
 def drifts_of(compared: Compared) -> list[Drift]:
     """The differences of one account."""
-    return [*_entitlement_drift(compared), *_count_drifts(compared)]
+    return [*_entitlement_drift(compared), *_count_drifts(compared), *_rollup_drift(compared)]
 
 
 def _entitlement_drift(compared: Compared) -> Iterator[Drift]:
@@ -122,6 +127,15 @@ def _count_drifts(compared: Compared) -> Iterator[Drift]:
             "",
             f"Quota counted {compared_value} {what} in the period; the ledger {lack}.",
         )
+
+
+def _rollup_drift(compared: Compared) -> Iterator[Drift]:
+    if compared.before is None or compared.stored == compared.rollup:
+        return
+    stored, rollup = compared.stored.committed, compared.rollup.committed
+    message = f"The ledger has {stored} counted sessions in the period; its sums say {rollup}, or other modes of them."
+    period_us = compared.before.period_start_us
+    yield Drift(compared.account_id, DriftKind.ROLLUP, period_us, stored, rollup, "", message)
 
 
 def stray_drift(entry: LedgerEntry) -> Drift:

@@ -6,13 +6,18 @@ its sessions stand in two rows. So days, months and periods are whole sums of ro
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, TypeVar
 
 from services.billing.domain.ledger import CredentialMode, EventType, LedgerEntry
 
 HOUR_US: Final = 3_600 * 1_000_000
 NO_LABELS: Final = "{}"
+_COUNTED: Final[dict[int, tuple[int, int, int]]] = {
+    EventType.COMMITTED: (1, 0, 0),
+    EventType.RELEASED: (0, 1, 0),
+    EventType.EXPIRED: (0, 0, 1),
+}
 KeyT = TypeVar("KeyT", bound=Hashable)
 
 
@@ -82,7 +87,8 @@ class Rollup(NamedTuple):
 
 def rolled_up(entries: Iterable[LedgerEntry]) -> Rollup:
     """What entries add to the sums. The finest is made of the entries, each coarser one of the finer."""
-    finest: dict[LabelKey, Sums] = {}
+    # In two steps, because a batch has few keys: adding up whole columns at once is several times as fast.
+    groups: dict[LabelKey, list[Sums]] = {}
     for entry in entries:
         key = LabelKey(
             entry.account_id,
@@ -94,7 +100,8 @@ def rolled_up(entries: Iterable[LedgerEntry]) -> Rollup:
             entry.credential_mode,
             entry.labels,
         )
-        _add(finest, key, sums_of(entry))
+        groups.setdefault(key, []).append(sums_of(entry))
+    finest = {key: added(several) for key, several in groups.items()}
     hours: dict[HourKey, Sums] = {}
     for label_key, sums in finest.items():
         _add(hours, HourKey(*label_key[:-1]), sums)
@@ -105,12 +112,16 @@ def rolled_up(entries: Iterable[LedgerEntry]) -> Rollup:
     return Rollup(periods, hours, labels)
 
 
+def added(several: Sequence[Sums]) -> Sums:
+    """All of them together."""
+    return several[0] if len(several) == 1 else Sums(*map(sum, zip(*several, strict=True)))
+
+
 def sums_of(entry: LedgerEntry) -> Sums:
     """One entry's sums."""
     event, cost = entry.event, entry.provider_cost_micro
-    unpriced = int(cost is None and entry.credential_mode == CredentialMode.BYOK)
-    counted = (event == EventType.COMMITTED, event == EventType.RELEASED, event == EventType.EXPIRED)
-    committed, released, expired = map(int, counted)
+    unpriced = 1 if cost is None and entry.credential_mode == CredentialMode.BYOK else 0
+    committed, released, expired = _COUNTED.get(event, (0, 0, 0))
     if entry.input_tokens is None or entry.output_tokens is None:
         return Sums(committed, released, expired, 0, 0, 0, 0, 0, 1, cost or 0, unpriced)
     return Sums(

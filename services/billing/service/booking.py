@@ -37,7 +37,7 @@ class Booking:
     async def book(self, transaction: Transaction, entries: Sequence[PositionedEntry], now_us: int) -> LedgerInsert:
         """Appends entries with their costs, and what follows from the new ones, in the caller's transaction."""
         price_of = self._context.prices.price_of
-        priced = [positioned._replace(entry=stamped(positioned.entry, price_of)) for positioned in entries]
+        priced = [PositionedEntry(part, cursor, stamped(entry, price_of)) for part, cursor, entry in entries]
         inserted = await transaction.ledger.insert(priced, now_us)
         if inserted.entries:
             for consequence in self._consequences:

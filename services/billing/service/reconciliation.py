@@ -5,10 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from services.billing.domain.audit import NOTHING, Action, Actor, audit_event
-from services.billing.domain.ledger import LedgerEntry, LedgerKey, PartitionLease, PeriodCounts, partition_of
+from services.billing.domain.ledger import (
+    CredentialMode,
+    LedgerEntry,
+    LedgerKey,
+    PartitionLease,
+    PeriodCounts,
+    partition_of,
+)
 from services.billing.domain.model import Account, AccountState
 from services.billing.domain.paging import Position
 from services.billing.domain.reconciliation import Compared, Drift, drifts_of, stray_drift, with_pending
@@ -16,6 +23,7 @@ from services.billing.domain.usage import QuotaReading
 from services.billing.service.context import Context
 from services.billing.service.paging import PageRequest, read_page
 from services.billing.store import AccountFilter, Transaction
+from services.billing.usage_store import RollupFilter, RollupRow
 from services.shared.errors import FlowStackError, Reason
 
 PENDING_MAX: Final = 100_000
@@ -50,6 +58,14 @@ class _Outstanding:
 
     entries: tuple[LedgerEntry, ...]
     watermark_us: int
+
+
+class _Counts(NamedTuple):
+    """What an account's period has."""
+
+    stored: PeriodCounts
+    with_pending: PeriodCounts
+    rollup: PeriodCounts
 
 
 class ReconciliationService:
@@ -125,15 +141,17 @@ class ReconciliationService:
         revisions = [await self._revisions(account_ids)]
         before = await self._quotas(account_ids, timeout_s)
         outstanding = await self._outstanding({partition_of(account_id) for account_id in account_ids})
-        ledger = await self._counts(before, outstanding.entries)
+        counts = await self._counts(before, outstanding.entries)
         after = await self._quotas(account_ids, timeout_s)
         revisions.append(await self._revisions(account_ids))
         compared = [
             Compared(
                 account_id,
                 before[account_id],
-                ledger[account_id],
+                counts[account_id].with_pending,
                 after[account_id],
+                counts[account_id].stored,
+                counts[account_id].rollup,
                 frozenset(read[account_id] for read in revisions),
             )
             for account_id in account_ids
@@ -180,22 +198,31 @@ class ReconciliationService:
 
     async def _counts(
         self, quotas: Mapping[str, QuotaReading | None], outstanding: Sequence[LedgerEntry]
-    ) -> Mapping[str, PeriodCounts]:
-        """The ledger of each account's period with what is outstanding, each session once."""
+    ) -> Mapping[str, _Counts]:
+        """The ledger of each account's period, with what is outstanding each session once, and its sums."""
         waiting = {entry.key: entry for entry in outstanding if entry.account_id in quotas}
 
-        async def read(transaction: Transaction) -> Mapping[str, PeriodCounts]:
+        async def read(transaction: Transaction) -> Mapping[str, _Counts]:
             # One moment: an entry that is stored just now must be neither left out nor counted twice.
             existing = await transaction.ledger.existing(waiting.keys())
             missing = [entry for key, entry in waiting.items() if key not in existing]
-            found: dict[str, PeriodCounts] = {}
+            found: dict[str, _Counts] = {}
             for account_id, quota in quotas.items():
                 period_us = 0 if quota is None else quota.period_start_us
                 counts = await transaction.ledger.counts(account_id, period_us)
-                found[account_id] = with_pending(counts, account_id, period_us, iter(missing))
+                rolled = await transaction.rollups.read(RollupFilter(account_id, period_start_us=period_us), ())
+                found[account_id] = _Counts(
+                    counts, with_pending(counts, account_id, period_us, iter(missing)), _counts_of(rolled)
+                )
             return found
 
         return await self._context.store.transact(read, snapshot=True)
+
+
+def _counts_of(rows: Sequence[RollupRow]) -> PeriodCounts:
+    committed = {row.credential_mode: row.sums.committed for row in rows}
+    managed, byok = committed.pop(CredentialMode.MANAGED, 0), committed.pop(CredentialMode.BYOK, 0)
+    return PeriodCounts(managed, byok, sum(committed.values()))
 
 
 def _positions(leases: Mapping[int, PartitionLease]) -> Mapping[int, str]:

@@ -7,8 +7,10 @@ from collections.abc import Callable
 import pytest
 import structlog
 from flowstack_protos.billing.v1 import usage_service_pb2 as pb
-from sqlalchemy import text
+from sqlalchemy import text, update
 
+from services.billing.adapters.sql.connect import engine_for
+from services.billing.adapters.sql.usage_tables import USAGE_PERIODS
 from services.billing.config import BillingSettings
 from services.billing.convert.values import time_to_proto
 from services.billing.domain.ledger import partition_of
@@ -92,6 +94,23 @@ async def test_a_ledger_that_lacks_or_has_more_is_told(
     assert {drift.account_id for drift in found.drifts} == {account_id}
     assert {drift.period_start_time.ToMicroseconds() for drift in found.drifts} == {key[1]}
     assert list((await reconcile(service, account_id=other)).drifts) == []
+
+
+async def test_sums_that_are_not_the_ledgers_are_told(
+    settings: BillingSettings, quota: FakeQuotaEvents, clock: ManualClock
+) -> None:
+    async with billing(settings, clock) as service:
+        account_id = await account_with_sessions(service, quota)
+    engine = engine_for(settings.billing_database)
+    async with engine.begin() as connection:
+        statement = update(USAGE_PERIODS).where(USAGE_PERIODS.c.credential_mode == int(MANAGED)).values(committed=1)
+        await connection.execute(statement)
+    await engine.dispose()
+    async with billing(settings, clock) as service:
+        drifts = (await reconcile(service, account_id=account_id)).drifts
+    assert [(drift.kind, drift.ledger_value, drift.compared_value) for drift in drifts] == [
+        (pb.DRIFT_KIND_ROLLUP, 5, 3)
+    ]
 
 
 async def test_modes_that_are_exchanged_are_told(service: BillingUnderTest, quota: FakeQuotaEvents) -> None:

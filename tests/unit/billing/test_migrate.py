@@ -8,13 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import insert, text
 
 from services.billing.adapters.sql.database import open_database
+from services.billing.adapters.sql.tables import ACCOUNTS
 from services.billing.domain.ledger import PARTITIONS, LedgerEntry, PositionedEntry
 from services.billing.migrate import bring_to
 from services.shared.settings import StartupError
 from tests.support.database import connection_to, read_rows
+from tests.support.rollups import sums_of_ledger, sums_stored
 
 EX_CONFIG = 78
 
@@ -135,3 +137,31 @@ def test_the_command_tells_a_mistake_in_one_sentence(tmp_path: Path) -> None:
     assert failed.returncode == EX_CONFIG
     assert failed.stderr.startswith("billing: There is no revision nonsense.")
     assert failed.stderr.count("\n") == 1
+
+
+async def test_the_sums_of_a_ledger_that_is_there_are_made(empty: str) -> None:
+    await go(empty)
+    database = await open_database(empty)
+    async with database.engine.begin() as connection:
+        blank = {column.name: "" if column.type.python_type is str else 0 for column in ACCOUNTS.c}
+        await connection.execute(insert(ACCOUNTS), blank | {"account_id": "acct_x"})
+    entries = [
+        entry(f"ses_{number}")._replace(
+            event=1 + number % 3,
+            reserve_us=number * 1_900_000_000,
+            credential_mode=1 + number % 2,
+            served_model=f"m{number % 3}",
+            input_tokens=number or None,
+            labels='{"team":"a"}' if number % 4 else "{}",
+        )
+        for number in range(30)
+    ]
+    positioned = [PositionedEntry(7, f"c{number}", one) for number, one in enumerate(entries)]
+    await database.transact(lambda t: t.ledger.insert(positioned, 5))
+    await database.close()
+    await go(empty, "0003", allow_loss=True)
+    await go(empty)
+    database = await open_database(empty)
+    assert await sums_stored(database) == await sums_of_ledger(database)
+    assert len((await sums_stored(database))["usage_hours"]) > 10
+    await database.close()

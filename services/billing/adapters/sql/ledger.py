@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any, Final
 
-from sqlalchemy import delete, func, select, tuple_
+import orjson
+from sqlalchemy import Dialect, delete, func, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.billing.adapters.sql.dialect import append_many, in_portions, savepoint
 from services.billing.adapters.sql.tables import ACCOUNTS, LEDGER, STRAY_EVENTS
+from services.billing.adapters.sql.usage_tables import USAGE_PERIODS
 from services.billing.domain.ledger import (
     CredentialMode,
     EventType,
@@ -18,7 +20,8 @@ from services.billing.domain.ledger import (
     PeriodCounts,
     PositionedEntry,
 )
-from services.billing.ledger_store import LedgerInsert
+from services.billing.domain.paging import Position
+from services.billing.ledger_store import LedgerInsert, SessionFilter
 
 _EVENT: Final = tuple(name for name in LedgerEntry._fields if name not in LedgerEntry._field_defaults)
 """What of an entry came with its event; the rest is its cost, which it gets when it is booked."""
@@ -61,6 +64,47 @@ class SqlLedger:
         existing = await self.existing({entry.key for entry in entries})
         fresh = list({entry.key: entry for entry in reversed(entries) if entry.key not in existing}.values())[::-1]
         return await self._append(fresh, now_us)
+
+    async def sessions(self, wanted: SessionFilter, after: Position | None, limit: int) -> Sequence[LedgerEntry]:
+        """Sessions of an account, those reserved last first."""
+        columns = LEDGER.c
+        query = select(*(columns[name] for name in LedgerEntry._fields)).where(columns.account_id == wanted.account_id)
+        if wanted.start_us is not None:
+            query = query.where(columns.reserve_us >= wanted.start_us)
+        if wanted.end_us is not None:
+            query = query.where(columns.reserve_us < wanted.end_us)
+        if wanted.period_start_us is not None:
+            # A session is reserved in its period, so that the index by time leads to it.
+            query = query.where(
+                columns.reserve_us >= wanted.period_start_us, columns.period_start_us == wanted.period_start_us
+            )
+        if wanted.events is not None:
+            query = query.where(columns.event.in_(wanted.events))
+        for name, value in (
+            ("served_provider", wanted.provider),
+            ("served_model", wanted.model),
+            ("served_credential_mode", wanted.served_credential_mode),
+            ("api_key_id", wanted.api_key_id),
+            ("session_id", wanted.session_id),
+            ("request_id", wanted.request_id),
+        ):
+            if value:
+                query = query.where(columns[name] == value)
+        for key, text in wanted.labels:
+            query = query.where(_has_label(self._connection.dialect, key, text))
+        place = tuple_(columns.reserve_us, columns.session_id)
+        if after is not None:
+            query = query.where(place < tuple_(*after))
+        query = query.order_by(columns.reserve_us.desc(), columns.session_id.desc()).limit(limit)
+        return [LedgerEntry(*row) for row in await self._connection.execute(query)]
+
+    async def period_start_before(self, account_id: str, moment_us: int) -> int:
+        """The start of the account's last period with a session that began at or before a time."""
+        columns = USAGE_PERIODS.c
+        query = select(func.max(columns.period_start_us)).where(
+            columns.account_id == account_id, columns.period_start_us <= moment_us
+        )
+        return (await self._connection.execute(query)).scalar_one() or 0
 
     async def existing(self, keys: Collection[LedgerKey]) -> frozenset[LedgerKey]:
         """Which of `keys` the ledger has."""
@@ -120,6 +164,21 @@ class SqlLedger:
         found = {mode: int(count) for mode, count in await self._connection.execute(query)}
         managed, byok = found.pop(CredentialMode.MANAGED, 0), found.pop(CredentialMode.BYOK, 0)
         return PeriodCounts(managed, byok, sum(found.values()))
+
+
+def _holds(dialect: Dialect, column: Any, text: str) -> Any:
+    """Whether a column's text holds another, letter by letter; LIKE passes over case on one of the stores."""
+    return (func.instr if dialect.name == "sqlite" else func.strpos)(column, text) > 0
+
+
+def _has_label(dialect: Dialect, key: str, value: str) -> Any:
+    """Whether a session has a label, by how the JSON of labels is written.
+
+    A quotation mark inside a key or a value has a backslash before it: with what precedes a key nothing else matches.
+    """
+    pair = f"{orjson.dumps(key).decode()}:{orjson.dumps(value).decode()}"
+    column = LEDGER.c.labels
+    return or_(_holds(dialect, column, "{" + pair), _holds(dialect, column, "," + pair))
 
 
 def _positioned(row: Any) -> PositionedEntry:

@@ -23,6 +23,7 @@ def _columns(key: tuple[str, ...]) -> list[Column[object]]:
     return [*keys, *(Column(name, BigInteger, nullable=False) for name in Sums._fields)]  # type: ignore[list-item]
 
 
-USAGE_PERIODS: Final = Table("usage_periods", METADATA, *_columns(PeriodKey._fields))
-USAGE_HOURS: Final = Table("usage_hours", METADATA, *_columns(HourKey._fields))
-USAGE_LABELS: Final = Table("usage_labels", METADATA, *_columns(LabelKey._fields))
+# Without row ids: a row of sums is found by its key alone, and is written in one tree instead of two.
+USAGE_PERIODS: Final = Table("usage_periods", METADATA, *_columns(PeriodKey._fields), sqlite_with_rowid=False)
+USAGE_HOURS: Final = Table("usage_hours", METADATA, *_columns(HourKey._fields), sqlite_with_rowid=False)
+USAGE_LABELS: Final = Table("usage_labels", METADATA, *_columns(LabelKey._fields), sqlite_with_rowid=False)

@@ -47,6 +47,7 @@ def _create(table: str, *key: str) -> None:
         *(sa.Column(name, types.get(name, sa.Text), nullable=False, autoincrement=False) for name in key),
         *(sa.Column(name, sa.BigInteger, nullable=False) for name in sums),
         sa.PrimaryKeyConstraint(*key),
+        sqlite_with_rowid=False,
     )
 
 

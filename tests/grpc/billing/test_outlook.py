@@ -1,0 +1,127 @@
+"""GetForecast, AnalyzeCosts and EstimateCost as a customer sees them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from flowstack_protos.billing.v1 import usage_service_pb2 as pb
+from flowstack_protos.type.v1 import type_pb2
+
+from tests.support.billing import BillingUnderTest, Customer, reason_of
+from tests.support.clock import DAY_US, HOUR_US, ManualClock
+from tests.support.fake_quota_events import BYOK, MANAGED, FakeQuotaEvents
+
+
+def served(model: str, mode: int) -> type_pb2.SessionOutcome:
+    provider = "openai" if mode == BYOK else "bedrock"
+    return type_pb2.SessionOutcome(
+        served_provider=provider,
+        served_model=model,
+        served_credential_mode=mode,  # type: ignore[arg-type]
+        input_tokens=1_000_000,
+        output_tokens=0,
+    )
+
+
+async def ten_days(quota: FakeQuotaEvents, account_id: str, clock: ManualClock) -> None:
+    """Ten days of three BYOK sessions and a managed one; each BYOK one costs $2.50, one is of an unknown model."""
+    start_us = clock.now_us()
+    clock.advance_us(10 * DAY_US)
+    for number in range(40):
+        mode, model = (MANAGED, "m") if number % 4 == 3 else (BYOK, "gpt-4o" if number else "own")
+        reserve_us = start_us + number // 4 * DAY_US + HOUR_US
+        await quota.resolve(account_id, f"ses_{number}", reserve_us=reserve_us, mode=mode, outcome=served(model, mode))
+    await quota.drained()
+
+
+async def test_a_forecast(
+    service: BillingUnderTest, customer: Customer, quota: FakeQuotaEvents, clock: ManualClock
+) -> None:
+    await ten_days(quota, customer.account_id, clock)
+    response = await service.usage.GetForecast(pb.GetForecastRequest(), metadata=customer.metadata)
+    found = response.forecast
+    assert found.method == pb.FORECAST_METHOD_DAILY_MEAN
+    assert (found.sessions_used, found.sessions_limit, found.days_left) == (40, 1_000, 21)
+    assert found.projected_sessions_low <= found.projected_sessions <= found.projected_sessions_high
+    assert found.projected_sessions == pytest.approx(124, abs=4)
+    assert found.range_coverage == 0.8
+    assert found.unpriced_sessions == 1
+    # $50 of the fee, and 29 sessions of $2.50 so far.
+    assert found.projected_cost.units == pytest.approx(50 + 72.5 * found.projected_sessions / 40, abs=1)
+    assert found.projected_cost_low.units <= found.projected_cost.units <= found.projected_cost_high.units
+    assert found.points[-1].end_time == found.period_end_time
+    assert not found.HasField("limit_reach_time")
+    usage = (await service.usage.GetUsage(pb.GetUsageRequest(), metadata=customer.metadata)).usage
+    assert usage.estimated_monthly_cost == found.projected_cost
+    assert usage.unpriced_sessions == 1
+
+
+async def test_an_analysis(
+    service: BillingUnderTest, customer: Customer, quota: FakeQuotaEvents, clock: ManualClock
+) -> None:
+    await ten_days(quota, customer.account_id, clock)
+    response = await service.usage.AnalyzeCosts(pb.AnalyzeCostsRequest(), metadata=customer.metadata)
+    found = response.cost_analysis
+    assert (found.managed_sessions, found.byok_sessions, found.unpriced_sessions) == (10, 30, 1)
+    assert (found.current_charges.units, found.provider_cost.units, found.provider_cost.nanos) == (50, 72, 500_000_000)
+    assert [(item.provider, item.model, item.totals.sessions_committed) for item in found.items] == [
+        ("openai", "gpt-4o", 29),
+        ("bedrock", "m", 10),
+        ("openai", "own", 1),
+    ]
+    kinds = {one.kind: one for one in found.recommendations}
+    assert set(kinds) == {pb.RECOMMENDATION_KIND_COST_REDUCTION, pb.RECOMMENDATION_KIND_PLAN_OPTIMIZATION}
+    assert not kinds[pb.RECOMMENDATION_KIND_COST_REDUCTION].HasField("potential_savings"), "a cost is unknown"
+    cheaper = kinds[pb.RECOMMENDATION_KIND_PLAN_OPTIMIZATION]
+    assert (cheaper.suggested_plan_id, cheaper.potential_savings.units) == ("hobbyist", 35)
+
+
+async def test_a_fresh_account(service: BillingUnderTest, customer: Customer) -> None:
+    forecast = (await service.usage.GetForecast(pb.GetForecastRequest(), metadata=customer.metadata)).forecast
+    assert forecast.method == pb.FORECAST_METHOD_SO_FAR
+    assert forecast.projected_sessions == 0
+    analysis = await service.usage.AnalyzeCosts(pb.AnalyzeCostsRequest(), metadata=customer.metadata)
+    assert list(analysis.cost_analysis.items) == []
+
+
+async def test_an_estimate_of_the_published_comparison(service: BillingUnderTest, customer: Customer) -> None:
+    request = pb.EstimateCostRequest(
+        sessions_per_month=10_000, provider="openai", model="gpt-4o", price_table="seed-example"
+    )
+    found = await service.usage.EstimateCost(request, metadata=customer.metadata)
+    assert (found.tokens_per_session, found.output_tokens_per_session) == (7_500, 1_875)
+    managed, byok = found.estimates
+    assert (managed.offer_id, managed.total.units, managed.total_high.units) == ("volume-10k", 99, 99)
+    assert (byok.offer_id, byok.total.units, byok.total_high.units) == ("volume-10k", 399, 899)
+
+
+async def test_current_prices_and_unknown_ones(service: BillingUnderTest, customer: Customer) -> None:
+    request = pb.EstimateCostRequest(
+        sessions_per_month=1_000, provider="openai", model="gpt-4o-mini", output_tokens_per_session=0
+    )
+    found = await service.usage.EstimateCost(request, metadata=customer.metadata)
+    byok = [one for one in found.estimates if one.credential_mode == BYOK and one.plan_id == "starter"]
+    # 7,500,000 tokens at $0.15 a million.
+    assert (byok[0].provider_cost.units, byok[0].provider_cost.nanos) == (1, 125_000_000)
+    assert found.price_table_version.startswith("genai-prices-")
+    request.model = "no-such-model"
+    unknown = await service.usage.EstimateCost(request, metadata=customer.metadata)
+    assert not any(one.HasField("total") for one in unknown.estimates if one.credential_mode == BYOK)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"price_table": "nobodys"}, "PRICE_TABLE_NOT_FOUND"),
+        ({"sessions_per_month": 0}, "INVALID_REQUEST"),
+        ({"sessions_per_month": -1}, "INVALID_REQUEST"),
+        ({"model": ""}, "INVALID_REQUEST"),
+        ({"output_tokens_per_session": 7_501}, "INVALID_REQUEST"),
+        ({"tokens_per_session": 10, "output_tokens_per_session": 11}, "INVALID_REQUEST"),
+    ],
+)
+async def test_bad_estimates(service: BillingUnderTest, customer: Customer, fields: Any, reason: str) -> None:
+    values = {"sessions_per_month": 1, "provider": "openai", "model": "gpt-4o"} | fields
+    call = service.usage.EstimateCost(pb.EstimateCostRequest(**values), metadata=customer.metadata)
+    assert await reason_of(call) == reason
