@@ -15,6 +15,7 @@ from flowstack_protos.billing.v1 import usage_service_pb2 as pb
 from flowstack_protos.billing.v1.usage_service_pb2_grpc import UsageServiceStub
 from flowstack_protos.quota.v1 import quota_service_pb2 as quota_pb
 from flowstack_protos.quota.v1.quota_service_pb2_grpc import QuotaServiceStub
+from flowstack_protos.type.v1 import type_pb2
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -213,5 +214,6 @@ async def _reserve(quota: Server, account_id: str) -> str:
 
 
 async def _commit(quota: Server, account_id: str, session_id: str) -> None:
-    request = quota_pb.CommitSessionRequest(account_id=account_id, session_id=session_id)
+    outcome = type_pb2.SessionOutcome(finish_reason=type_pb2.FINISH_REASON_STOP)
+    request = quota_pb.CommitSessionRequest(account_id=account_id, session_id=session_id, outcome=outcome)
     await QuotaServiceStub(quota.channel.channel).CommitSession(request, metadata=quota.channel.metadata)
