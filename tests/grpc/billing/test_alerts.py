@@ -91,6 +91,21 @@ async def test_a_new_limit_and_a_new_period_fire_again(
     assert first.period_start_time == second.period_end_time
 
 
+async def test_a_late_session_of_the_last_period_fires_for_that_period(
+    service: BillingUnderTest, quota: FakeQuotaEvents, clock: ManualClock
+) -> None:
+    customer = await service.new_customer("hobbyist")
+    await update(service, customer, thresholds=[1])
+    begun_us = clock.now_us()
+    await run_sessions(quota, customer, 1)
+    clock.advance_us(40 * DAY_US)
+    await quota.resolve(customer.account_id, "ses_late", reserve_us=begun_us + 1)
+    await quota.drained()
+    (alert,) = await alerts_of(service, customer)
+    assert (alert.sessions_used, alert.sessions_limit) == (2, 200)
+    assert alert.period_start_time.ToMicroseconds() == begun_us
+
+
 async def test_watching_misses_nothing_between_two_calls(
     service: BillingUnderTest, customer: Customer, quota: FakeQuotaEvents
 ) -> None:
