@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, text
 
 from services.billing.adapters.sql.alert_tables import ALERTS
 from services.billing.adapters.sql.database import Database
@@ -153,14 +153,33 @@ async def test_each_alert_fires_once_and_none_is_missed(
 
 
 async def test_a_session_and_a_threshold_that_come_together_do_not_pass_each_other(database: Database) -> None:
-    for number in range(8):
-        world = World(database)
-        world.accounts = [await world.replicas[0].open_account("hobbyist") for _ in range(2)]
-        world.entries = [LedgerEntry(*[""] * 26)] * (1000 * number)  # ids that are not taken yet
-        await world.do(0, "sessions", 99, 0)
-        await asyncio.gather(
-            world.do(0, "sessions", 1, 0), world.do(1, "thresholds", {50}), world.do(0, "sessions", 3, 0)
-        )
-        async with database.engine.begin() as connection:
-            query = select(ALERTS.c.threshold).where(ALERTS.c.account_id == world.accounts[0])
-            assert list((await connection.execute(query)).scalars()) == [50]
+    world = World(database)
+    account_id = await world.replicas[0].open_account("hobbyist")
+    world.accounts = [account_id] * 2
+    await world.do(0, "sessions", 99, 0)
+    entry = await world.session(account_id)
+    decided, go_on = asyncio.Event(), asyncio.Event()
+
+    async def book(transaction: Transaction) -> None:
+        partition = partition_of(account_id)
+        await transaction.partitions.lock({partition})
+        await world.bookings[0].book(transaction, [PositionedEntry(partition, "c", entry)], world.clock.now_us())
+        decided.set()
+        await go_on.wait()
+
+    booking = asyncio.create_task(database.transact(book))
+    await decided.wait()
+    # The ledger has decided by the old thresholds, and its session is not to be seen yet.
+    changing = asyncio.create_task(world.do(1, "thresholds", {50}))
+    while database.shared and not changing.done() and not await waits_for_a_lock(database):
+        pass
+    go_on.set()
+    await asyncio.gather(booking, changing)
+    assert [(row.threshold, row.sessions_used) for row in await world.fired()] == [(50, 100)]
+
+
+async def waits_for_a_lock(database: Database) -> bool:
+    """Whether some transaction of this database waits for another's end."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    async with database.engine.begin() as connection:
+        return bool((await connection.execute(text(query))).scalar_one())
