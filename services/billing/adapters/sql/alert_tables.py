@@ -4,46 +4,34 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, Table, Text
+from sqlalchemy import Column, Index, LargeBinary, Table, Text
 
+from services.billing.adapters.sql.invoice_tables import bigs, numbers, texts
 from services.billing.adapters.sql.tables import METADATA
-
-
-def _texts(*names: str) -> list[Column[str]]:
-    return [Column(name, Text, nullable=False) for name in names]
-
-
-def _bigs(*names: str) -> list[Column[int]]:
-    return [Column(name, BigInteger, nullable=False) for name in names]
-
-
-def _numbers(*names: str) -> list[Column[int]]:
-    return [Column(name, Integer, nullable=False) for name in names]
-
 
 ALERT_SETTINGS: Final = Table(
     "alert_settings",
     METADATA,
     # An account that never changed its settings has no row.
     Column("account_id", Text, primary_key=True, nullable=False),
-    *_texts("thresholds", "sinks", "budget"),
-    *_bigs("update_us"),
-    *_numbers("version"),
+    *texts("thresholds", "sinks", "budget"),
+    *bigs("update_us"),
+    *numbers("version"),
 )
 
 ALERTS: Final = Table(
     "alerts",
     METADATA,
     Column("alert_id", Text, primary_key=True, nullable=False),
-    *_texts("account_id"),
-    *_bigs("sequence"),
-    *_texts("once_key"),
-    *_numbers("kind", "severity"),
-    *_bigs("create_us"),
-    *_texts("message"),
-    *_bigs("period_start_us", "period_end_us"),
-    *_numbers("threshold", "sessions_used", "sessions_limit"),
-    *_texts("budget", "data_json"),
+    *texts("account_id"),
+    *bigs("sequence"),
+    *texts("once_key"),
+    *numbers("kind", "severity"),
+    *bigs("create_us"),
+    *texts("message"),
+    *bigs("period_start_us", "period_end_us"),
+    *numbers("threshold", "sessions_used", "sessions_limit"),
+    *texts("budget", "data_json"),
     # Once for good, whoever comes to think that it is due.
     Index("alerts_once", "account_id", "once_key", unique=True),
     Index("alerts_by_sequence", "account_id", "sequence", unique=True),
@@ -55,17 +43,17 @@ ALERT_CALLS: Final = Table(
     # When a method was called in the last minute, a JSON list.
     Column("account_id", Text, primary_key=True, nullable=False),
     Column("method", Text, primary_key=True, nullable=False),
-    *_texts("times"),
+    *texts("times"),
 )
 
 WEBHOOKS: Final = Table(
     "webhooks",
     METADATA,
     Column("webhook_id", Text, primary_key=True, nullable=False),
-    *_texts("account_id", "display_name", "redacted_url"),
-    *_numbers("format"),
+    *texts("account_id", "display_name", "redacted_url"),
+    *numbers("format"),
     *(Column(name, LargeBinary, nullable=False) for name in ("sealed_url", "sealed_secret", "sealed_previous")),
-    *_bigs("previous_expire_us", "create_us", "rotate_us"),
+    *bigs("previous_expire_us", "create_us", "rotate_us"),
     Index("webhooks_by_age", "account_id", "create_us", "webhook_id"),
 )
 
@@ -74,11 +62,11 @@ ALERT_DELIVERIES: Final = Table(
     METADATA,
     Column("alert_id", Text, primary_key=True, nullable=False),
     Column("webhook_id", Text, primary_key=True, nullable=False),
-    *_texts("account_id"),
-    *_numbers("state", "attempts", "tries"),
-    *_bigs("last_attempt_us", "next_attempt_us", "deliver_us"),
-    *_numbers("last_failure", "last_http_status"),
-    *_bigs("fence", "lease_end_us"),
+    *texts("account_id"),
+    *numbers("state", "attempts", "tries"),
+    *bigs("last_attempt_us", "next_attempt_us", "deliver_us"),
+    *numbers("last_failure", "last_http_status"),
+    *bigs("fence", "lease_end_us"),
     Index("alert_deliveries_by_due", "state", "next_attempt_us"),
     Index("alert_deliveries_by_webhook", "account_id", "webhook_id", "state"),
 )
