@@ -43,11 +43,12 @@ class Alerting:
         added = {AccountPeriod(entry.account_id, entry.period_start_us) for entry in entries}
         watched = await transaction.alerts.watched({period.account_id for period in added})
         sums = await transaction.alerts.sums(added)
-        charged = await transaction.alerts.charged([p for p in added if watched[p.account_id].settings.budget])
+        with_budget = [p for p in added if p.account_id in watched and watched[p.account_id].settings.budget]
+        charged = await transaction.alerts.charged(with_budget)
         firings: list[Firing] = []
         for place in sorted(added):
-            account = watched[place.account_id]
-            if account.state is AccountState.DELETED:
+            account = watched.get(place.account_id)
+            if account is None or account.state is AccountState.DELETED:
                 continue
             found = await _period_of(transaction, account.subscription, place.period_start_us, now_us)
             if found is None:

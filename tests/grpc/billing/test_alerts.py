@@ -15,8 +15,9 @@ from flowstack_protos.billing.v1 import subscription_service_pb2 as subscription
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.type.money_pb2 import Money
 
+from services.billing.__main__ import running
 from services.billing.config import BillingSettings
-from tests.support.billing import ADMIN, BillingUnderTest, Customer, billing, failure_of, reason_of
+from tests.support.billing import ADMIN, QUICK, BillingUnderTest, Customer, failure_of, reason_of
 from tests.support.clock import DAY_US, ManualClock
 from tests.support.fake_quota_events import FakeQuotaEvents
 
@@ -135,12 +136,15 @@ async def test_watching_misses_nothing_between_two_calls(
 async def test_a_stream_ends_when_billing_shuts_down(
     settings: BillingSettings, quota: FakeQuotaEvents, clock: ManualClock
 ) -> None:
-    async with billing(settings, clock) as service:
-        stream = watch(service, await service.new_customer())
-        await stream.read()
-        ended = asyncio.create_task(reason_of(stream))
-    # Told, or cut off by the server's end a moment before it could be.
-    assert await asyncio.gather(ended, return_exceptions=True)
+    async with running(settings, clock, QUICK) as host:
+        await host.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{host.bound_ports[0]}") as channel:
+            service = BillingUnderTest(channel, channel)
+            stream = watch(service, await service.new_customer())
+            await stream.read()
+            draining = asyncio.create_task(host.drain(30))
+            assert await reason_of(stream) == "SHUTTING_DOWN"
+            await draining
 
 
 async def test_ones_own_alert(service: BillingUnderTest, customer: Customer) -> None:
