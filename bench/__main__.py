@@ -8,7 +8,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench import billing, providers, quota, router, router_latency, router_memory, usage, vault
+from bench import alerts, billing, providers, quota, router, router_latency, router_memory, usage, vault
 from bench.report import Report
 
 PARTS: dict[str, Callable[[Report], Awaitable[None]]] = {
@@ -18,6 +18,7 @@ PARTS: dict[str, Callable[[Report], Awaitable[None]]] = {
     "router-memory": router_memory.run,
     "providers": providers.run,
     "billing": billing.run,
+    "alerts": alerts.run,
     "usage": usage.run,
     "vault": vault.run,
 }

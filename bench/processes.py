@@ -134,7 +134,9 @@ class BillingServer:
 
 
 @asynccontextmanager
-async def billing_server(data: Path, database: str, quota_address: str) -> AsyncIterator[BillingServer]:
+async def billing_server(
+    data: Path, database: str, quota_address: str, **settings: str
+) -> AsyncIterator[BillingServer]:
     """The billing service on a database with the current schema, with its secrets below `data`."""
     public, internal = (f"127.0.0.1:{free_port()}" for _ in range(2))
     environment = {
@@ -145,6 +147,7 @@ async def billing_server(data: Path, database: str, quota_address: str) -> Async
         "FLOWSTACK_QUOTA_ADDRESS": quota_address,
         "FLOWSTACK_ADMIN_PORT_BASE": "0",
         "FLOWSTACK_LOG_LEVEL": "error",
+        **settings,
     }
     async with running(["-m", "services.billing"], internal, data, environment) as server:
         token = (data / "admin-token").read_text().strip()

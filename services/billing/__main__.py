@@ -14,16 +14,22 @@ from services.billing.adapters.pdf.printer import PdfPrinter
 from services.billing.adapters.price_table import load_prices
 from services.billing.adapters.quota_client import QuotaClient
 from services.billing.adapters.sql.database import Database, open_database
+from services.billing.adapters.webhooks.addresses import Lookup, SystemLookup
+from services.billing.adapters.webhooks.secrets import PepperSealer, StandardSigner
+from services.billing.adapters.webhooks.sender import GuardedSender
 from services.billing.config import BillingSettings
 from services.billing.domain.catalogue import Catalogue
 from services.billing.domain.paging import PageTokens
 from services.billing.payments import PaymentProvider
 from services.billing.service.accounts import AccountService
+from services.billing.service.alerting import Alerting
+from services.billing.service.alerts import AlertService
 from services.billing.service.api_keys import ApiKeyService
 from services.billing.service.audit import AuditService
 from services.billing.service.booking import Booking
 from services.billing.service.context import Context
 from services.billing.service.corrections import CorrectionService
+from services.billing.service.deliveries import DeliveryDispatcher
 from services.billing.service.dispatcher import EntitlementDispatcher
 from services.billing.service.invoices import InvoiceService
 from services.billing.service.outlook import OutlookService
@@ -35,12 +41,15 @@ from services.billing.service.subscriptions import SubscriptionService
 from services.billing.service.usage import UsageService
 from services.billing.service.usage_history import UsageHistoryService
 from services.billing.service.watching import UsageWatchService
+from services.billing.service.webhooks import WebhookService
 from services.billing.servicer.accounts import AccountServicer, InternalAccountServicer
+from services.billing.servicer.alerts import AlertServicer
 from services.billing.servicer.audit import AuditServicer
 from services.billing.servicer.invoices import InvoiceServicer
 from services.billing.servicer.registrations import internal_registrations, public_registrations
 from services.billing.servicer.subscriptions import SubscriptionServicer
 from services.billing.servicer.usage import UsageServicer
+from services.billing.webhooks import Sealer, Signer, WebhookSender
 from services.shared import log
 from services.shared.auth import Authenticator, Caller, CallerKind
 from services.shared.background import Backoff, keep_running, stop
@@ -58,8 +67,16 @@ USES_INTERVAL_S: Final = 30.0
 
 
 @asynccontextmanager
-async def running(settings: BillingSettings, clock: Clock, backoff: Backoff) -> AsyncIterator[ServiceHost]:
+async def running(
+    settings: BillingSettings, clock: Clock, backoff: Backoff, lookup: Lookup | None = None
+) -> AsyncIterator[ServiceHost]:
     """Billing with its background work, wired together; the host is started and drained by the caller.
+
+    Args:
+        settings: billing's.
+        clock: tells the time.
+        backoff: between attempts to reach others.
+        lookup: resolves the names of webhooks; the system's where it is None.
 
     Raises:
         StartupError: a setting, the catalogue or the database does not fit.
@@ -89,7 +106,10 @@ async def running(settings: BillingSettings, clock: Clock, backoff: Backoff) -> 
         dispatcher = EntitlementDispatcher(context, backoff)
         api_keys = ApiKeyService(context, pepper)
         stack.push_async_callback(api_keys.flush_uses)
-        booking = Booking(context)
+        booking = Booking(context, [Alerting(context).follow])
+        webhooks = _webhook_parts(settings, pepper, lookup, stack)
+        deliveries = DeliveryDispatcher(context, *webhooks, backoff)
+        stack.push_async_callback(deliveries.close)
         replica = f"billing-{secrets.token_hex(8)}"
         reader = SessionEventReader(context, dispatcher, booking, replica, settings.billing_lease_seconds)
         stack.push_async_callback(reader.release)
@@ -99,10 +119,13 @@ async def running(settings: BillingSettings, clock: Clock, backoff: Backoff) -> 
             await api_keys.flush_uses()
             return True
 
+        scheduler = Scheduler(context, dispatcher)
         works: dict[str, Callable[[], Awaitable[bool]]] = {
             "entitlements": dispatcher.run_once,
             "session events": reader.run_once,
-            "renewals": Scheduler(context, dispatcher).run_once,
+            "renewals": scheduler.run_once,
+            "urgent accounts": scheduler.run_urgent,
+            "alert deliveries": deliveries.run_once,
             "key uses": write_uses,
         }
         if provider is not None:
@@ -120,8 +143,25 @@ async def running(settings: BillingSettings, clock: Clock, backoff: Backoff) -> 
             reconciliation=ReconciliationService(context),
             clock=clock,
         )
-        ports = _ports(settings, context, dispatcher, api_keys, usages)
-        yield ServiceHost("billing", settings, ports, on_drain=watching.close)
+        alerts = AlertServicer(AlertService(context, dispatcher), WebhookService(context, *webhooks), clock)
+        ports = _ports(settings, context, dispatcher, api_keys, usages=usages, alerts=alerts)
+
+        async def end_streams() -> None:
+            await watching.close()
+            await context.signals.drain()
+
+        yield ServiceHost("billing", settings, ports, on_drain=end_streams)
+
+
+def _webhook_parts(
+    settings: BillingSettings, pepper: Secret, lookup: Lookup | None, stack: AsyncExitStack
+) -> tuple[WebhookSender, Sealer, Signer]:
+    """What webhooks are sent, kept and signed with."""
+    if lookup is None:
+        lookup = SystemLookup()
+        stack.callback(lookup.close)
+    sender = GuardedSender(lookup, settings.webhook_networks(), allow_http=settings.webhook_allow_http)
+    return sender, PepperSealer(pepper, secrets.token_bytes), StandardSigner()
 
 
 async def _payment_provider(settings: BillingSettings, stack: AsyncExitStack) -> PaymentProvider | None:
@@ -152,7 +192,9 @@ def _ports(
     context: Context,
     dispatcher: EntitlementDispatcher,
     api_keys: ApiKeyService,
+    *,
     usages: UsageServicer,
+    alerts: AlertServicer,
 ) -> list[Port]:
     async def authenticate(secret: Secret) -> Caller:
         owner = await api_keys.authenticate(secret)
@@ -167,7 +209,8 @@ def _ports(
         InvoiceServicer(
             InvoiceService(context, PdfPrinter(settings.invoice_issuer)), CorrectionService(context, dispatcher)
         ),
-        AuditServicer(AuditService(context)),
+        alerts=alerts,
+        audits=AuditServicer(AuditService(context)),
     )
     internal = internal_registrations(InternalAccountServicer(api_keys))  # type: ignore[abstract]
     return [

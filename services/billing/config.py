@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from services.billing.domain.invoices import DAY_US, PaymentTerms
+from services.billing.domain.targets import Network, networks_of
 from services.shared.settings import CommonSettings, SecretSetting
+
+
+def _networks(text: str) -> str:
+    networks_of(text)
+    return text
 
 
 class BillingSettings(CommonSettings):
@@ -33,9 +40,18 @@ class BillingSettings(CommonSettings):
     stripe_base_url: str = ""
     """Another server that speaks Stripe's API; empty for Stripe's own."""
 
+    webhook_allowed_networks: Annotated[str, AfterValidator(_networks)] = ""
+    """Networks that webhooks may be sent to beside public addresses, in CIDR notation, comma-separated."""
+    webhook_allow_http: bool = False
+    """Takes webhooks' addresses without TLS too."""
+
     def payment_terms(self) -> PaymentTerms:
         """How long customers have to pay."""
         return PaymentTerms(self.payment_term_days * DAY_US, self.payment_grace_days * DAY_US)
+
+    def webhook_networks(self) -> tuple[Network, ...]:
+        """Networks that webhooks may be sent to beside public addresses."""
+        return networks_of(self.webhook_allowed_networks)
 
     def database_url(self) -> str:
         """The database's address.

@@ -65,6 +65,9 @@ class Partitions(Protocol):
         """
         ...
 
+    async def lock(self, partitions: Collection[int]) -> None:
+        """Makes whoever books entries of these partitions wait for this transaction's end, and waits for them."""
+
     async def all(self) -> Sequence[PartitionLease]:
         """How far every partition has been read, whoever holds it."""
         ...

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
 
+from services.billing.alert_store import Alerts, Webhooks
 from services.billing.domain.entitlements import Entitlement, EntitlementStatus
 from services.billing.domain.model import (
     Account,
@@ -281,6 +282,19 @@ class Transaction(Protocol):
     def requests(self) -> Requests:
         """Requests with a request_id."""
         ...
+
+    @property
+    def alerts(self) -> Alerts:
+        """Alerts, their settings, and the sums that they are decided by."""
+        ...
+
+    @property
+    def webhooks(self) -> Webhooks:
+        """Webhooks and the deliveries to them."""
+        ...
+
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Has something called once the transaction holds; never where it is undone."""
 
 
 class Store(Protocol):

@@ -31,6 +31,19 @@ async def stop(task: asyncio.Task[None]) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
+async def waited(event: asyncio.Event, timeout_s: float) -> None:
+    """Waits for an event, or for so long.
+
+    Not by `asyncio.wait_for`, which before Python 3.12 swallows a cancellation that comes together with the event: the
+    work would run on, and whoever stops it would wait for ever.
+    """
+    try:
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
+    except TimeoutError:
+        pass  # as good as the event
+
+
 async def keep_running(name: str, work: Callable[[], Awaitable[bool]], backoff: Backoff) -> None:
     """Runs `work` again and again until cancelled; waits after a failure, longer after each one in a row.
 

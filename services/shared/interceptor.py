@@ -32,6 +32,9 @@ TRANSPORT_BYTES_MAX: Final = 4 * MESSAGE_BYTES_MAX
 """The transport's own limit. It is higher than ours, because a message over it is refused by gRPC itself, without
 a reason; one between the two gets ours."""
 
+VIOLATIONS_MAX: Final = 32
+"""How many violations of a request are answered: they travel in a trailer, and clients take 16 KiB of those."""
+
 UNARY_SECONDS_MAX: Final = 30.0
 """How long a unary call without a deadline of its own may take."""
 
@@ -77,7 +80,7 @@ def validate(message: Message) -> None:
     """Checks `message` against its buf.validate rules.
 
     Raises:
-        FlowStackError: INVALID_REQUEST, with every field that breaks a rule.
+        FlowStackError: INVALID_REQUEST, with every field that breaks a rule, up to 32 of them.
     """
     try:
         violations = protovalidate.collect_violations(message)
@@ -86,7 +89,9 @@ def validate(message: Message) -> None:
         raise invalid_request("", "a value is out of the range that can be checked") from None
     if not violations:
         return
-    found = [FieldViolation(_path(v.proto), v.proto.message or v.proto.rule_id) for v in violations]
+    # A list of a thousand wrong items has a thousand violations; all of them would not get through to the client.
+    some = violations[:VIOLATIONS_MAX]
+    found = [FieldViolation(_path(v.proto), v.proto.message or v.proto.rule_id) for v in some]
     summary = "; ".join(f"{v.field}: {v.description}" if v.field else v.description for v in found[:5])
     raise FlowStackError(Reason.INVALID_REQUEST, f"The request is invalid: {summary}.", violations=found)
 

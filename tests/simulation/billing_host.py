@@ -129,6 +129,13 @@ class Ledger:
             self._oracle.fail(f"{entry.session_id} was reserved before what was said to be the oldest")
 
 
+class NoRollups:
+    """No sums of the ledger are kept here."""
+
+    async def add(self, entries: Sequence[LedgerEntry]) -> None:
+        """Keeps nothing."""
+
+
 class SimulatedBillingStore:
     """Transactions that take time, and that a crash undoes as a whole."""
 
@@ -147,7 +154,7 @@ class SimulatedBillingStore:
             staged = deepcopy(self._host.books)
             partitions = Partitions(staged)
             ledger = Ledger(staged, partitions, self._host.around.oracle)
-            result = await work(SimpleNamespace(ledger=ledger, partitions=partitions))
+            result = await work(SimpleNamespace(ledger=ledger, partitions=partitions, rollups=NoRollups()))
             if draw() < self._host.crash_before:
                 await self._die()
             self._host.books = staged

@@ -12,6 +12,7 @@ import grpc
 import pytest
 from flowstack_protos.billing.v1 import account_service_pb2 as account_pb
 from flowstack_protos.billing.v1.account_service_pb2_grpc import AccountServiceStub
+from flowstack_protos.billing.v1.alert_service_pb2_grpc import AlertServiceStub
 from flowstack_protos.billing.v1.audit_service_pb2_grpc import AuditServiceStub
 from flowstack_protos.billing.v1.invoice_service_pb2_grpc import InvoiceServiceStub
 from flowstack_protos.billing.v1.subscription_service_pb2_grpc import SubscriptionServiceStub
@@ -81,6 +82,7 @@ class BillingUnderTest:
         self.subscriptions: Any = SubscriptionServiceStub(public)
         self.usage: Any = UsageServiceStub(public)
         self.invoices: Any = InvoiceServiceStub(public)
+        self.alerts: Any = AlertServiceStub(public)
         self.audit: Any = AuditServiceStub(public)
 
     async def open_account(self, plan_id: str = "", **fields: str) -> account_pb.CreateAccountResponse:

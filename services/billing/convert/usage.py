@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flowstack_protos.billing.v1 import usage_service_pb2 as pb
 
+from services.billing.convert.alerts import standing_to_proto
 from services.billing.convert.values import money_to_proto, time_to_proto
 from services.billing.domain.usage import Usage
 
@@ -34,4 +35,5 @@ def usage_to_proto(usage: Usage) -> pb.Usage:
         # `budget` is filled where budgets are kept.
         days_left=usage.days_left,
         unpriced_sessions=usage.unpriced_sessions,
+        budget=None if usage.budget is None else standing_to_proto(usage.budget),
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from services.billing.domain.alerts import AlertSettings
 from services.billing.domain.audit import Facts
 from services.billing.domain.invoices import CreditNote, Invoice
 from services.billing.domain.model import Account, ApiKey, Subscription
+from services.billing.domain.webhooks import Webhook
 
 
 def facts_of_account(account: Account) -> Facts:
@@ -80,4 +82,29 @@ def facts_of_credit_note(note: CreditNote) -> Facts:
         "invoice_id": note.invoice_id,
         "total_micro": note.total_micro,
         "refund_micro": note.refund_micro or None,
+    }
+
+
+def facts_of_alert_settings(settings: AlertSettings) -> Facts:
+    """An account's alert settings."""
+    budget = settings.budget
+    return {
+        "thresholds": list(settings.thresholds),
+        "sinks": [
+            {"webhook_id": sink.webhook_id, "kinds": [kind.name for kind in sink.kinds]} for sink in settings.sinks
+        ],
+        "budget.max_micro": budget.max_micro if budget else None,
+        "budget.action": budget.action.name if budget else None,
+    }
+
+
+def facts_of_webhook(webhook: Webhook) -> Facts:
+    """A webhook's: never its address as a whole, nor a secret."""
+    return {
+        "display_name": webhook.display_name or None,
+        "url": webhook.redacted_url,
+        "format": webhook.format.name,
+        "create_us": webhook.create_us,
+        "rotate_us": webhook.rotate_us or None,
+        "previous_expire_us": webhook.previous_expire_us or None,
     }

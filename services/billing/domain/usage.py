@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from services.billing.domain.alerts import BudgetStanding
 from services.billing.domain.prices import ProviderCost
 
 DAY_US: Final = 24 * 3600 * 1_000_000
@@ -55,6 +56,8 @@ class Usage:
     costs_as_of_us: int
     days_left: int
     unpriced_sessions: int
+    budget: BudgetStanding | None = None
+    """How the period stands against the budget; None where there is none."""
 
 
 def day_start_us(now_us: int) -> int:

@@ -60,5 +60,7 @@ class Booking:
     async def _book_some_strays(self, transaction: Transaction) -> int:
         strays = await transaction.ledger.take_strays(STRAYS_AT_ONCE)
         if strays:
+            # As whoever reads the partitions does, so that alerts are decided by one at a time.
+            await transaction.partitions.lock({positioned.partition for positioned in strays})
             await self.book(transaction, strays, self._context.clock.now_us())
         return len(strays)

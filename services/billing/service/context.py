@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from services.billing.domain.catalogue import Catalogue
 from services.billing.domain.ids import Randomness
@@ -10,6 +10,7 @@ from services.billing.domain.invoices import PaymentTerms
 from services.billing.domain.paging import PageTokens
 from services.billing.prices import NoPrices, Prices
 from services.billing.quota import Quota
+from services.billing.service.signals import Signals
 from services.billing.store import Store
 from services.shared.clock import Clock
 
@@ -29,3 +30,5 @@ class Context:
     """Whether invoices go to a payment provider."""
     prices: Prices = NoPrices()  # noqa: RUF009  # immutable
     """What providers charge for sessions on the caller's credentials."""
+    signals: Signals = field(default_factory=Signals)
+    """What a committed transaction tells the rest of the process."""

@@ -9,7 +9,7 @@ from typing import Final
 from services.billing.domain.entitlements import EntitlementStatus
 from services.billing.service.context import Context
 from services.billing.store import PendingEntitlement, Transaction
-from services.shared.background import Backoff
+from services.shared.background import Backoff, waited
 from services.shared.errors import FlowStackError, Reason
 from services.shared.log import get_logger
 
@@ -71,10 +71,7 @@ class EntitlementDispatcher:
         wait_s = IDLE_S
         if next_us is not None:
             wait_s = min(IDLE_S, max(0.0, (next_us - self._context.clock.now_us()) / 1e6))
-        try:
-            await asyncio.wait_for(self._wake.wait(), wait_s)
-        except TimeoutError:
-            pass  # the usual case
+        await waited(self._wake, wait_s)
 
     async def _send(self, pending: PendingEntitlement, timeout_s: float) -> None:
         entitlement = pending.entitlement

@@ -3,7 +3,7 @@
 open     the account is locked, and all that time has done to it is written: renewals, changes that were due,
          closing statements, the end of a suspension, the purge
 apply    what a call decides on top
-close    the entitlement for quota, where it is another one now, and when the account is next due
+close    alerts and the budget, the entitlement for quota, where it is another one now, and when the account is next due
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
+from services.billing.alert_store import Watched
+from services.billing.domain.alerts import BudgetStanding, budget_block
 from services.billing.domain.audit import NOTHING, Action, Actor, ActorKind, Facts, audit_event
 from services.billing.domain.entitlements import BlockReason, block_of, entitlement_of
 from services.billing.domain.facts import facts_of_account, facts_of_invoice, facts_of_subscription
@@ -26,7 +28,9 @@ from services.billing.domain.model import (
 )
 from services.billing.domain.payments import PaymentErrandKind
 from services.billing.domain.renewal import FOREVER_US, Outcome, advance, next_step_us
+from services.billing.domain.webhooks import WEBHOOKS_MAX
 from services.billing.invoice_store import PaymentErrand
+from services.billing.service.alerting import look_again
 from services.billing.service.context import Context
 from services.billing.store import Transaction
 from services.shared.errors import FlowStackError, Reason
@@ -209,6 +213,7 @@ class OpenAccount:
             await self.write_account(lifted(account), by_system("end of suspension"))
         if _is_to_be_purged(account) and account.purge_us <= self.now_us:
             await self.transaction.invoices.forget_customer(account.account_id)
+            await forget_webhooks(self.transaction, account.account_id)
             await self.write_account(replace(self.account, display_name="", email=""), by_system("purge"))
             await self.audit(by_system("purge"), "account", account.account_id, NOTHING, {"purged": True})
 
@@ -257,10 +262,10 @@ class OpenAccount:
         await self._issue(draft, by_system("closing statement"))
 
     async def close(self, action: Action) -> None:
-        """Writes the entitlement, where it is another one now, and when the account is next due."""
+        """Fires alerts, writes the entitlement, where it is another one now, and when the account is next due."""
         statement_us = await self.state_usage()
         payment = await self.payment_status()
-        await self._put_entitlement(payment, action)
+        await self._put_entitlement(payment, await self._look_at_alerts(), action)
         moments = [next_step_us(self.subscription), statement_us]
         account = self.account
         if account.state is AccountState.SUSPENDED and account.suspend_until_us:
@@ -271,11 +276,21 @@ class OpenAccount:
             moments.append(account.purge_us)
         await self.transaction.due_accounts.put(account.account_id, min(moments))
 
-    async def _put_entitlement(self, payment: PaymentStatus, action: Action) -> None:
+    async def _look_at_alerts(self) -> BudgetStanding | None:
+        """Fires what is due by now; answers how the budget stands."""
+        account_id = self.account.account_id
+        # Sessions that are being booked are waited for, and later ones see what is decided here. The order is the
+        # account first, then its partition: who books entries holds the partition and never waits for an account.
+        await self.transaction.partitions.lock([partition_of(account_id)])
+        settings = await self.transaction.alerts.settings(account_id)
+        watched = Watched(self.account.state, self.subscription, settings)
+        return await look_again(self.context, self.transaction, watched, self.now_us)
+
+    async def _put_entitlement(self, payment: PaymentStatus, budget: BudgetStanding | None, action: Action) -> None:
         entitlements = self.transaction.entitlements
         stored = await entitlements.find(self.account.account_id)
         revision = stored.revision if stored else 0
-        block = block_of(self.account, payment_overdue=payment.overdue)
+        block = block_of(self.account, payment_overdue=payment.overdue) or budget_block(budget)
         wanted = entitlement_of(self.subscription, self.context.catalogue, revision, block)
         if wanted == stored:
             return
@@ -294,3 +309,9 @@ def lifted(account: Account) -> Account:
 
 def _is_to_be_purged(account: Account) -> bool:
     return bool(account.purge_us and account.display_name)
+
+
+async def forget_webhooks(transaction: Transaction, account_id: str) -> None:
+    """Deletes every webhook of an account, with its address and secrets."""
+    webhooks = await transaction.webhooks.list(account_id, None, WEBHOOKS_MAX)
+    await transaction.webhooks.delete(account_id, [webhook.webhook_id for webhook in webhooks])

@@ -18,6 +18,9 @@ BATCH: Final = 64
 IDLE_S: Final = 1.0
 """How often it is looked for what is due: the index makes it one cheap read."""
 
+URGENT_RETRY_S: Final = 0.1
+"""How long until an account that cannot wait is tried again, where somebody else had it."""
+
 RETRY_US: Final = 60_000_000
 """How long an account that a defect keeps from being brought up to date waits, so that others have their turn."""
 
@@ -44,6 +47,16 @@ class Scheduler:
             self._dispatcher.wake()
         else:
             await asyncio.sleep(IDLE_S)
+        return True
+
+    async def run_urgent(self) -> bool:
+        """Brings accounts up to date that cannot wait for their turn, such as those beyond their budget."""
+        account_id = await self._context.signals.urgent.get()
+        if not await self._bring_up_to_date(account_id):
+            # Somebody is changing it, and may have read of it before; it is due in the store too.
+            await asyncio.sleep(URGENT_RETRY_S)
+            await self._bring_up_to_date(account_id)
+        self._dispatcher.wake()
         return True
 
     async def _bring_up_to_date(self, account_id: str) -> bool:

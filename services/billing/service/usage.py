@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from services.billing.domain.forecast import Projection, projected, projected_cost_micro
 from services.billing.domain.ledger import partition_of
 from services.billing.domain.usage import LedgerUsage, QuotaReading, Usage, day_start_us, usage_of
+from services.billing.service.alerting import budget_standing
 from services.billing.service.context import Context
 from services.billing.service.dispatcher import EntitlementDispatcher
 from services.billing.store import Transaction
@@ -71,7 +74,9 @@ class UsageService:
             watermark_us = await transaction.partitions.watermark_us(partition_of(account_id))
             # Before the first watermark the ledger is known to be complete up to the account's own beginning.
             charges_micro = await transaction.invoices.charged_micro(account_id, quota.period_start_us)
-            return usage_of(
+            subscription = await transaction.subscriptions.get(account.subscription_id)
+            settings = await transaction.alerts.settings(account_id)
+            usage = usage_of(
                 account_id,
                 quota,
                 ledger,
@@ -79,6 +84,7 @@ class UsageService:
                 costs_as_of_us=max(watermark_us, account.create_us),
                 now_us=now_us,
             )
+            return replace(usage, budget=await budget_standing(transaction, subscription, settings, now_us))
 
         return await self._context.store.transact(read)
 

@@ -22,6 +22,7 @@ from flowstack_protos.billing.v1 import (
 
 from services.billing.servicer import policies
 from services.billing.servicer.accounts import AccountServicer, InternalAccountServicer
+from services.billing.servicer.alerts import AlertServicer
 from services.billing.servicer.audit import AuditServicer
 from services.billing.servicer.invoices import InvoiceServicer
 from services.billing.servicer.subscriptions import SubscriptionServicer
@@ -35,6 +36,8 @@ def public_registrations(
     subscriptions: SubscriptionServicer,
     usage: UsageServicer,
     invoices: InvoiceServicer,
+    *,
+    alerts: AlertServicer,
     audits: AuditServicer,
 ) -> list[Registration]:
     """The services of the public port. What has no servicer of ours yet answers UNIMPLEMENTED."""
@@ -50,12 +53,7 @@ def public_registrations(
         ),
         _registration(usage_service_pb2, usages.add_UsageServiceServicer_to_server, usage, policies.USAGE),
         _registration(invoice_service_pb2, invoice.add_InvoiceServiceServicer_to_server, invoices, policies.INVOICE),
-        _registration(
-            alert_service_pb2,
-            alert.add_AlertServiceServicer_to_server,
-            alert.AlertServiceServicer(),  # type: ignore[abstract]  # answers UNIMPLEMENTED
-            policies.ALERT,
-        ),
+        _registration(alert_service_pb2, alert.add_AlertServiceServicer_to_server, alerts, policies.ALERT),
         _registration(audit_service_pb2, audit.add_AuditServiceServicer_to_server, audits, policies.AUDIT),
     ]
 

@@ -20,11 +20,19 @@ TransactionT = TypeVar("TransactionT")
 ResultT = TypeVar("ResultT")
 
 
+def _ignore(_: object) -> None:
+    pass
+
+
 class SqlStore(Generic[TransactionT]):
     """A service's store on SQLite or PostgreSQL."""
 
     def __init__(
-        self, engine: AsyncEngine, owner: Owner, make_transaction: Callable[[AsyncConnection], TransactionT]
+        self,
+        engine: AsyncEngine,
+        owner: Owner,
+        make_transaction: Callable[[AsyncConnection], TransactionT],
+        committed: Callable[[TransactionT], None] = _ignore,
     ) -> None:
         """Takes an engine that has been opened.
 
@@ -32,10 +40,12 @@ class SqlStore(Generic[TransactionT]):
             engine: of the database.
             owner: whose it is.
             make_transaction: what a use case works with, on a connection that is in a transaction.
+            committed: told of a transaction once it holds.
         """
         self.engine = engine
         self._owner = owner
         self._make_transaction = make_transaction
+        self._committed = committed
         self._snapshots = engine.execution_options(isolation_level="REPEATABLE READ") if self.shared else engine
         self._running: set[asyncio.Task[Any]] = set()
 
@@ -73,13 +83,15 @@ class SqlStore(Generic[TransactionT]):
         decided = False
         try:
             async with engine.begin() as connection:
-                result = await work(self._make_transaction(connection))
+                transaction = self._make_transaction(connection)
+                result = await work(transaction)
                 decided = True
-            return result
         except DataError as error:
             raise self._cannot_store(error) from error
         except (OperationalError, InterfaceError, InternalError, PoolTimeoutError) as error:
             raise self._no_answer(error, decided=decided) from error
+        self._committed(transaction)
+        return result
 
     def _cannot_store(self, _: DataError) -> FlowStackError:
         message = "The request holds text that cannot be stored, such as the character U+0000. Leave it out."

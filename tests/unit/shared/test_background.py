@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from services.shared.background import Backoff, keep_running
+from services.shared.background import Backoff, keep_running, waited
 from services.shared.errors import FlowStackError, Reason
 
 
@@ -32,3 +32,12 @@ async def test_neither_errors_nor_defects_end_the_work() -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert task.cancelled()
+
+
+async def test_a_cancellation_that_comes_together_with_the_event_is_not_swallowed() -> None:
+    event = asyncio.Event()
+    task = asyncio.create_task(waited(event, 60))
+    await asyncio.sleep(0)
+    event.set()
+    task.cancel()
+    assert isinstance((await asyncio.gather(task, return_exceptions=True))[0], asyncio.CancelledError)

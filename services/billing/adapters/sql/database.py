@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sqlalchemy import delete, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.billing.adapters.migrations.steps import MIGRATIONS, OWNER
 from services.billing.adapters.sql.accounts import SqlAccounts, SqlApiKeys
+from services.billing.adapters.sql.alerts import SqlAlerts
 from services.billing.adapters.sql.audit import SqlAudit, SqlDueAccounts
 from services.billing.adapters.sql.invoices import SqlInvoices
 from services.billing.adapters.sql.ledger import SqlLedger
@@ -15,6 +18,7 @@ from services.billing.adapters.sql.payments import SqlPayments
 from services.billing.adapters.sql.rollups import SqlRollups
 from services.billing.adapters.sql.subscriptions import SqlEntitlements, SqlRequests, SqlSubscriptions
 from services.billing.adapters.sql.tables import PARTITION_CURSORS, READER_REPLICAS
+from services.billing.adapters.sql.webhooks import SqlWebhooks
 from services.billing.store import Transaction
 from services.shared.database.store import SqlStore, open_engine
 
@@ -35,13 +39,30 @@ class SqlTransaction:
         self.audit = SqlAudit(connection)
         self.due_accounts = SqlDueAccounts(connection)
         self.payments = SqlPayments(connection)
+        self.alerts = SqlAlerts(connection)
+        self.webhooks = SqlWebhooks(connection)
+        self._callbacks: list[Callable[[], None]] = []
+
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Has something called once the transaction holds; never where it is undone."""
+        self._callbacks.append(callback)
+
+    def committed(self) -> None:
+        """Calls what was to be called once it holds."""
+        for callback in self._callbacks:
+            callback()
+
+
+def _call_back(transaction: Transaction) -> None:
+    assert isinstance(transaction, SqlTransaction)
+    transaction.committed()
 
 
 class Database(SqlStore[Transaction]):
     """Billing's store on SQLite or PostgreSQL."""
 
     def __init__(self, engine: AsyncEngine) -> None:
-        super().__init__(engine, OWNER, SqlTransaction)
+        super().__init__(engine, OWNER, SqlTransaction, _call_back)
 
 
 async def open_database(address: str) -> Database:

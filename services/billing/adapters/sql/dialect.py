@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cache
-from typing import Any
+from itertools import islice
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import Dialect, Table
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncTransaction
 
+KEYS_AT_ONCE: Final = 300
+"""How many keys one query asks for: up to three parameters each, and older SQLite takes 999."""
 
-def insert_unless_there(connection: AsyncConnection, table: Table) -> sqlite.Insert | postgresql.Insert:
-    """An INSERT that passes over rows whose key is there already; with `returning` it answers the new ones."""
+T = TypeVar("T")
+
+
+def in_portions(items: Collection[T]) -> Iterator[list[T]]:
+    """The items, as many at a time as one query may ask for."""
+    left = iter(items)
+    while some := list(islice(left, KEYS_AT_ONCE)):
+        yield some
+
+
+def insert_unless_there(
+    connection: AsyncConnection, table: Table, key: Sequence[str] | None = None
+) -> sqlite.Insert | postgresql.Insert:
+    """An INSERT that passes over rows whose key is there already; with `returning` it answers the new ones.
+
+    Args:
+        connection: to which database.
+        table: into which table.
+        key: the columns of the key that may be there; any of the table's where it is None.
+    """
     if connection.dialect.name == "postgresql":
-        return postgresql.insert(table).on_conflict_do_nothing()
-    return sqlite.insert(table).on_conflict_do_nothing()
+        return postgresql.insert(table).on_conflict_do_nothing(index_elements=key)
+    return sqlite.insert(table).on_conflict_do_nothing(index_elements=key)
 
 
 async def append_many(connection: AsyncConnection, table: Table, rows: Sequence[tuple[Any, ...]]) -> int:

@@ -13,16 +13,18 @@ from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, Table, Text
 from services.billing.adapters.sql.tables import METADATA
 
 
-def _texts(*names: str) -> list[Column[str]]:
+def texts(*names: str) -> list[Column[str]]:
+    """Columns of text."""
     return [Column(name, Text, nullable=False) for name in names]
 
 
-def _bigs(*names: str) -> list[Column[int]]:
-    """Times and money."""
+def bigs(*names: str) -> list[Column[int]]:
+    """Columns of times and money."""
     return [Column(name, BigInteger, nullable=False) for name in names]
 
 
-def _numbers(*names: str) -> list[Column[int]]:
+def numbers(*names: str) -> list[Column[int]]:
+    """Columns of small numbers."""
     return [Column(name, Integer, nullable=False) for name in names]
 
 
@@ -30,15 +32,15 @@ INVOICES: Final = Table(
     "invoices",
     METADATA,
     Column("invoice_id", Text, primary_key=True, nullable=False),
-    *_texts("account_id", "number"),
-    *_numbers("sequence_number", "kind", "state"),
-    *_texts("subscription_id"),
-    *_bigs("period_start_us", "period_end_us"),
-    *_texts("cause", "customer_name", "customer_email", "lines"),
-    *_bigs("total_micro", "issue_us", "due_us", "credited_micro", "paid_micro", "pay_us"),
-    *_texts("payment_reference", "payment_url"),
-    *_bigs("void_us"),
-    *_texts("void_reason"),
+    *texts("account_id", "number"),
+    *numbers("sequence_number", "kind", "state"),
+    *texts("subscription_id"),
+    *bigs("period_start_us", "period_end_us"),
+    *texts("cause", "customer_name", "customer_email", "lines"),
+    *bigs("total_micro", "issue_us", "due_us", "credited_micro", "paid_micro", "pay_us"),
+    *texts("payment_reference", "payment_url"),
+    *bigs("void_us"),
+    *texts("void_reason"),
     # Without gaps, because the account is locked while a number is allotted.
     Index("invoices_by_number", "account_id", "sequence_number", unique=True),
     # A fee is invoiced once, whoever comes to think that it is due.
@@ -51,12 +53,12 @@ CREDIT_NOTES: Final = Table(
     "credit_notes",
     METADATA,
     Column("credit_note_id", Text, primary_key=True, nullable=False),
-    *_texts("account_id", "invoice_id", "number"),
-    *_numbers("sequence_number"),
-    *_texts("lines"),
-    *_bigs("total_micro", "refund_micro"),
-    *_texts("reason"),
-    *_bigs("issue_us"),
+    *texts("account_id", "invoice_id", "number"),
+    *numbers("sequence_number"),
+    *texts("lines"),
+    *bigs("total_micro", "refund_micro"),
+    *texts("reason"),
+    *bigs("issue_us"),
     Index("credit_notes_by_number", "account_id", "sequence_number", unique=True),
     Index("credit_notes_by_invoice", "invoice_id"),
 )
@@ -65,11 +67,11 @@ AUDIT_EVENTS: Final = Table(
     "audit_events",
     METADATA,
     Column("audit_event_id", Text, primary_key=True, nullable=False),
-    *_texts("account_id"),
-    *_bigs("event_us"),
-    *_numbers("actor_kind"),
-    *_texts("actor_id", "peer", "trace_id", "action", "resource_type", "resource_id", "changes"),
-    *_texts("request_id", "reason"),
+    *texts("account_id"),
+    *bigs("event_us"),
+    *numbers("actor_kind"),
+    *texts("actor_id", "peer", "trace_id", "action", "resource_type", "resource_id", "changes"),
+    *texts("request_id", "reason"),
     Index("audit_events_by_account", "account_id", "event_us", "audit_event_id"),
     Index("audit_events_by_time", "event_us", "audit_event_id"),
 )
@@ -78,7 +80,7 @@ DUE_ACCOUNTS: Final = Table(
     "due_accounts",
     METADATA,
     Column("account_id", Text, primary_key=True, nullable=False),
-    *_bigs("due_us"),
+    *bigs("due_us"),
     Index("due_accounts_by_time", "due_us"),
 )
 
@@ -88,10 +90,10 @@ PAYMENT_ERRANDS: Final = Table(
     Column("invoice_id", Text, primary_key=True, nullable=False),
     Column("kind", Integer, primary_key=True, autoincrement=False, nullable=False),
     Column("credit_note_id", Text, primary_key=True, nullable=False),
-    *_texts("account_id"),
+    *texts("account_id"),
     Column("pending", Boolean, nullable=False),
-    *_numbers("place", "attempts"),
-    *_bigs("next_attempt_us", "update_us"),
+    *numbers("place", "attempts"),
+    *bigs("next_attempt_us", "update_us"),
     Index("payment_errands_by_due", "pending", "next_attempt_us"),
 )
 
@@ -99,5 +101,5 @@ PROVIDER_IDS: Final = Table(
     "provider_ids",
     METADATA,
     Column("resource_id", Text, primary_key=True, nullable=False),
-    *_texts("provider_id"),
+    *texts("provider_id"),
 )

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from itertools import islice
-from typing import Any, Final, TypeVar
+from collections.abc import Collection, Sequence
+from typing import Any, Final
 
 import orjson
 from sqlalchemy import Dialect, delete, func, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.billing.adapters.sql.dialect import append_many, savepoint
+from services.billing.adapters.sql.dialect import append_many, in_portions, savepoint
 from services.billing.adapters.sql.tables import ACCOUNTS, LEDGER, STRAY_EVENTS
 from services.billing.adapters.sql.usage_tables import USAGE_PERIODS
 from services.billing.domain.ledger import (
@@ -24,15 +23,11 @@ from services.billing.domain.ledger import (
 from services.billing.domain.paging import Position
 from services.billing.ledger_store import LedgerInsert, SessionFilter
 
-KEYS_AT_ONCE: Final = 300
-"""How many keys one query asks for: three parameters each, and older SQLite takes 999."""
-
 _EVENT: Final = tuple(name for name in LedgerEntry._fields if name not in LedgerEntry._field_defaults)
 """What of an entry came with its event; the rest is its cost, which it gets when it is booked."""
 _EVENT_COLUMNS: Final = len(_EVENT)
 _LEDGER_KEY: Final = tuple_(LEDGER.c.account_id, LEDGER.c.session_id, LEDGER.c.event)
 _STRAY_KEY: Final = tuple_(STRAY_EVENTS.c.account_id, STRAY_EVENTS.c.session_id, STRAY_EVENTS.c.event)
-T = TypeVar("T")
 
 
 class SqlLedger:
@@ -114,14 +109,14 @@ class SqlLedger:
     async def existing(self, keys: Collection[LedgerKey]) -> frozenset[LedgerKey]:
         """Which of `keys` the ledger has."""
         found: set[LedgerKey] = set()
-        for some in _in_portions(keys):
+        for some in in_portions(keys):
             query = select(LEDGER.c.account_id, LEDGER.c.session_id, LEDGER.c.event).where(_LEDGER_KEY.in_(some))
             found.update(LedgerKey(*row) for row in await self._connection.execute(query))
         return frozenset(found)
 
     async def _known(self, account_ids: set[str]) -> set[str]:
         known: set[str] = set()
-        for some in _in_portions(sorted(account_ids)):
+        for some in in_portions(sorted(account_ids)):
             query = select(ACCOUNTS.c.account_id).where(ACCOUNTS.c.account_id.in_(some))
             known.update((await self._connection.execute(query)).scalars())
         return known
@@ -137,7 +132,7 @@ class SqlLedger:
             .with_for_update(of=STRAY_EVENTS, skip_locked=True)
         )
         taken: list[PositionedEntry] = []
-        for some in _in_portions([tuple(row) for row in await self._connection.execute(keys)]):
+        for some in in_portions([tuple(row) for row in await self._connection.execute(keys)]):
             statement = delete(STRAY_EVENTS).where(_STRAY_KEY.in_(some)).returning(*STRAY_EVENTS.c)
             taken += map(_positioned, await self._connection.execute(statement))
         return taken
@@ -188,9 +183,3 @@ def _has_label(dialect: Dialect, key: str, value: str) -> Any:
 
 def _positioned(row: Any) -> PositionedEntry:
     return PositionedEntry(row.partition, row.cursor, LedgerEntry(*(getattr(row, name) for name in _EVENT)))
-
-
-def _in_portions(items: Collection[T]) -> Iterator[list[T]]:
-    left = iter(items)
-    while some := list(islice(left, KEYS_AT_ONCE)):
-        yield some

@@ -107,6 +107,12 @@ class SqlPartitions:
         ]
         return (await self._connection.execute(_ADVANCE, rows)).rowcount == len(rows)
 
+    async def lock(self, partitions: Collection[int]) -> None:
+        """Makes whoever books entries of these partitions wait for this transaction's end, and waits for them."""
+        query = select(_CURSORS.partition).where(_CURSORS.partition.in_(sorted(partitions)))
+        # In one order, as `advance`. On SQLite there is one transaction at a time anyway.
+        await self._connection.execute(query.order_by(_CURSORS.partition).with_for_update())
+
     async def all(self) -> Sequence[PartitionLease]:
         """How far every partition has been read, whoever holds it."""
         return await self._leases(_LEASE)

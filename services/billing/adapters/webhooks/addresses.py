@@ -1,0 +1,112 @@
+"""Names to addresses, of which only those that are allowed are ever connected to."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from services.billing.domain.targets import Network, is_allowed
+
+LOOKUPS_AT_ONCE: Final = 32
+"""Threads for names that are slow to resolve; the rest of the process has none to spare for them."""
+
+Lookup = Callable[[str, int], Awaitable[Sequence[str]]]
+"""The addresses of a name, IP literals of any spelling included. Raises OSError where there are none."""
+
+
+class UnresolvedError(Exception):
+    """The name has no address."""
+
+
+class RefusedError(Exception):
+    """The name leads to an address that is not allowed."""
+
+
+class SystemLookup:
+    """The system's resolver, in threads of its own."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(LOOKUPS_AT_ONCE, "webhook-names")
+
+    async def __call__(self, host: str, port: int) -> Sequence[str]:
+        """The addresses of a name."""
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(
+            self._threads, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+        )
+        return [str(info[4][0]) for info in found]
+
+    def close(self) -> None:
+        """Lets the threads go."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+async def allowed_addresses(lookup: Lookup, host: str, port: int, operators: Sequence[Network]) -> Sequence[str]:
+    """The addresses of a name, all of which are allowed.
+
+    A name that leads to an allowed and a refused address is refused: which of them is connected to would be chance.
+
+    Raises:
+        UnresolvedError: there are none.
+        RefusedError: one of them is not allowed.
+    """
+    try:
+        addresses = list(dict.fromkeys(await lookup(host, port)))
+    except (OSError, UnicodeError):
+        raise UnresolvedError from None
+    if not addresses:
+        raise UnresolvedError
+    if not all(is_allowed(address, operators) for address in addresses):
+        raise RefusedError
+    return addresses
+
+
+class PinnedResolver(AbstractResolver):
+    """Answers addresses that were checked, whatever is asked: nothing is resolved a second time."""
+
+    def __init__(self, addresses: Sequence[str]) -> None:
+        self._addresses = addresses
+
+    async def resolve(
+        self,
+        host: str,
+        port: int = 0,
+        family: socket.AddressFamily = socket.AF_UNSPEC,  # noqa: ARG002
+    ) -> list[ResolveResult]:
+        """The addresses that were checked."""
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address,
+                port=port,
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+                proto=socket.IPPROTO_TCP,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for address in self._addresses
+        ]
+
+    async def close(self) -> None:
+        """Holds nothing."""
+
+
+def guarded_socket(addresses: Sequence[str]) -> Callable[[Any], socket.socket]:
+    """Makes sockets for connections to these addresses and to no other, by whatever way another may have come in.
+
+    aiohttp asks no resolver about what looks like a literal; here everything comes by before it is connected to.
+    """
+
+    def make(info: Any) -> socket.socket:
+        family, kind, proto, _, place = info
+        if place[0] not in addresses:
+            raise RefusedError
+        made = socket.socket(family=family, type=kind, proto=proto)
+        made.setblocking(False)
+        return made
+
+    return make
