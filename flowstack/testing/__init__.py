@@ -20,7 +20,7 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from flowstack_protos.router.v1 import router_service_pb2
 from flowstack_protos.type.v1 import type_pb2
@@ -45,6 +45,8 @@ Failure = Literal[
     "malformed",
     "stalled",
 ]
+
+_FAILURES = frozenset(f"ATTEMPT_FAILURE_{name.upper()}" for name in get_args(Failure))
 
 
 class FakeFlowStack:
@@ -142,7 +144,7 @@ class FakeFlowStack:
             ValueError: there is no such failure.
         """
         name = f"ATTEMPT_FAILURE_{failure.upper()}"
-        if name not in type_pb2.AttemptFailure.keys() or failure.lower() in ("unspecified", "abandoned"):
+        if name not in _FAILURES:
             raise ValueError(f"{failure!r} is no failure of a provider. See the type Failure for those that there are.")
         words = len(after.split(" ")) if after else 0
         self._script(Reply(after, (), type_pb2.AttemptFailure.Value(name), words, message))

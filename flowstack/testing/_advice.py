@@ -35,9 +35,9 @@ def _all(plan: Plan, usage: pb.Usage, projected: int) -> Iterator[pb.Recommendat
                 pb.RECOMMENDATION_KIND_PLAN_OPTIMIZATION,
                 f"{usage.sessions_used} of {limit} sessions are used; {cheaper[0].display_name} would fit.",
                 plan,
-                cheaper[0],
-                usage,
-                projected,
+                other=cheaper[0],
+                usage=usage,
+                projected=projected,
             )
     if projected * 100 > limit * PROJECTED_PERCENT and plan.upgrade_plan_id:
         larger = PLANS[plan.upgrade_plan_id]
@@ -45,9 +45,9 @@ def _all(plan: Plan, usage: pb.Usage, projected: int) -> Iterator[pb.Recommendat
             pb.RECOMMENDATION_KIND_PLAN_UPGRADE,
             f"{projected} of {limit} sessions are projected; {larger.display_name} has {larger.session_limit}.",
             plan,
-            larger,
-            usage,
-            projected,
+            other=larger,
+            usage=usage,
+            projected=projected,
         )
 
 
@@ -56,7 +56,7 @@ def _sold() -> list[Plan]:
 
 
 def _plan_advice(
-    kind: pb.RecommendationKind, message: str, plan: Plan, other: Plan, usage: pb.Usage, projected: int
+    kind: pb.RecommendationKind.ValueType, message: str, plan: Plan, *, other: Plan, usage: pb.Usage, projected: int
 ) -> pb.Recommendation:
     return pb.Recommendation(
         kind=kind,

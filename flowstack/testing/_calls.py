@@ -19,7 +19,7 @@ PAGE_SIZE_DEFAULT: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call: whose account it is about, and by which key. The operator's calls have neither, unless they name one."""
+    """One call: whose account it is about, and by which key. The operator has no key, and names the account."""
 
     account_id: str
     api_key_id: str

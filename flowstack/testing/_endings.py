@@ -46,7 +46,7 @@ class Failed:
     """An attempt that failed."""
 
     candidate: types.Candidate
-    failure: types.AttemptFailure
+    failure: types.AttemptFailure.ValueType
     message: str
 
     @property
@@ -92,8 +92,8 @@ class Progress:
 class Ending:
     """What to do at quota and what to tell the client."""
 
-    finish_reason: types.FinishReason
-    release_reason: types.ReleaseReason | None = None
+    finish_reason: types.FinishReason.ValueType
+    release_reason: types.ReleaseReason.ValueType | None = None
     """None: the session is counted."""
     error: str = ""
     """The reason; empty where the stream ends well or nobody is left to be told."""
@@ -101,7 +101,7 @@ class Ending:
     """The attempt that the error speaks of."""
 
 
-def decide(cause: Cause, progress: Progress, finish_reason: types.FinishReason) -> Ending:
+def decide(cause: Cause, progress: Progress, finish_reason: types.FinishReason.ValueType) -> Ending:
     """The ending that fits."""
     if cause is Cause.FINISHED:
         return Ending(finish_reason)

@@ -69,10 +69,13 @@ class FakeError(Exception):
         self.retry_after = retry_after
 
 
-class _Status(
-    NamedTuple("_Fields", [("code", grpc.StatusCode), ("details", str), ("trailing_metadata", object)]), grpc.Status
-):
+class _Status(grpc.Status):
     """What `abort_with_status` takes."""
+
+    def __init__(self, status: status_pb2.Status, code: grpc.StatusCode) -> None:
+        self.code = code
+        self.details = status.message
+        self.trailing_metadata = (("grpc-status-details-bin", status.SerializeToString()),)
 
 
 def invalid_request(*violations: Violation) -> FakeError:
@@ -110,6 +113,5 @@ def status_of(error: FakeError) -> status_pb2.Status:
 def abort(context: grpc.ServicerContext, error: FakeError) -> NoReturn:
     """Ends a call with an error."""
     status = status_of(error)
-    trailers = (("grpc-status-details-bin", status.SerializeToString()),)
-    context.abort_with_status(_Status(CODES[error.reason], status.message, trailers))
+    context.abort_with_status(_Status(status, CODES[error.reason]))
     raise AssertionError("abort_with_status always raises")

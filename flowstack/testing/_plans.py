@@ -27,7 +27,7 @@ class Plan:
     session_limit: int
     max_concurrent_sessions: int | None
     max_output_tokens: int
-    support_level: plan_pb2.SupportLevel
+    support_level: plan_pb2.SupportLevel.ValueType
     features: tuple[str, ...] = ()
     managed_providers: tuple[str, ...] = ("bedrock",)
     upgrade_plan_id: str = ""
@@ -150,7 +150,7 @@ def money(micro: int) -> Money:
 
 def micro_of(amount: Money) -> int:
     """Micro-dollars of money on the wire."""
-    return amount.units * 1_000_000 + amount.nanos // 1000
+    return int(amount.units) * 1_000_000 + amount.nanos // 1000
 
 
 def plan_to_proto(plan: Plan) -> plan_pb2.Plan:

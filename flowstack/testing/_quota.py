@@ -36,10 +36,10 @@ class Session:
     request_id: str
     api_key_id: str
     labels: dict[str, str]
-    state: types.SessionState = _RESERVED
+    state: types.SessionState.ValueType = _RESERVED
     resolve_us: int = 0
     outcome: types.SessionOutcome | None = None
-    release_reason: types.ReleaseReason = types.RELEASE_REASON_UNSPECIFIED
+    release_reason: types.ReleaseReason.ValueType = types.RELEASE_REASON_UNSPECIFIED
 
     @property
     def state_name(self) -> str:
@@ -127,7 +127,7 @@ class SessionBook:
         session: Session,
         now_us: int,
         outcome: types.SessionOutcome,
-        release_reason: types.ReleaseReason | None,
+        release_reason: types.ReleaseReason.ValueType | None,
     ) -> bool:
         """Commits a session, or releases it for a reason; False where it was resolved before."""
         if session.state != _RESERVED:

@@ -35,7 +35,7 @@ class Reply:
 
     text: str = ""
     tools: tuple[ToolRequest, ...] = ()
-    failure: types.AttemptFailure = types.ATTEMPT_FAILURE_UNSPECIFIED
+    failure: types.AttemptFailure.ValueType = types.ATTEMPT_FAILURE_UNSPECIFIED
     """How it fails; unspecified where it does not."""
     fail_after: int = 0
     """After how many deltas."""
@@ -49,7 +49,7 @@ class Reply:
 class Finish:
     """The end of an answer."""
 
-    reason: types.FinishReason
+    reason: types.FinishReason.ValueType
     input_tokens: int
     output_tokens: int
 
@@ -61,10 +61,10 @@ class Pause:
     seconds: float
 
 
-class ProviderFailure(Exception):
+class ProviderFailureError(Exception):
     """The provider failed."""
 
-    def __init__(self, failure: types.AttemptFailure, message: str) -> None:
+    def __init__(self, failure: types.AttemptFailure.ValueType, message: str) -> None:
         super().__init__(message)
         self.failure = failure
         self.message = message
@@ -97,7 +97,7 @@ def answer(
         limit: the most words, of which each counts as a token; 0 for no limit.
 
     Raises:
-        ProviderFailure: while it is read.
+        ProviderFailureError: while it is read.
     """
     reply = scripted or _echo_of(request)
     rounds = sum(message.role == pb.MESSAGE_ROLE_TOOL for message in messages)
@@ -131,7 +131,7 @@ def _paced(
     reason = types.FINISH_REASON_STOP
     for step in steps:
         if fails and sent == reply.fail_after:
-            raise ProviderFailure(reply.failure, reply.message)
+            raise ProviderFailureError(reply.failure, reply.message)
         if isinstance(step, str) and limit and text_sent == limit < words:
             reason = types.FINISH_REASON_MAX_OUTPUT_TOKENS
             break
@@ -143,7 +143,7 @@ def _paced(
         if isinstance(step, pb.ToolCall):
             reason = types.FINISH_REASON_TOOL_CALLS
     if fails and sent == reply.fail_after:
-        raise ProviderFailure(reply.failure, reply.message)
+        raise ProviderFailureError(reply.failure, reply.message)
     # One word is one token, so that figures in tests can be checked by eye.
     yield Finish(reason, input_tokens, sent)
 

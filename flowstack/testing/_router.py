@@ -102,7 +102,7 @@ class Router:
         del kept.byok[:]
         account = world.account(call.account_id)
         session, quota = world.new_session(account, call.api_key_id, request, candidates)
-        conversation = Conversation(world, account, session, request, self._limits, inbox)
+        conversation = Conversation(world, account, session, request, limits=self._limits, inbox=inbox)
         with world.lock:
             world.requests.append(kept)
             world.conversations.add(conversation)
@@ -158,7 +158,8 @@ def _model(provider: str, model: str) -> str:
 def _unknown_provider(provider: str) -> FakeError:
     return FakeError(
         "MODEL_NOT_FOUND",
-        f"That provider is not configured here.{_near(provider, list(MODELS))} Configured: {', '.join(sorted(MODELS))}.",
+        f"That provider is not configured here.{_near(provider, list(MODELS))} "
+        f"Configured: {', '.join(sorted(MODELS))}.",
     )
 
 
@@ -187,7 +188,14 @@ def _check(request: pb.CompleteRequest) -> None:
     kinds = [credential.WhichOneof("credentials") for credential in request.byok]
     if len(set(kinds)) < len(kinds):
         raise invalid_field("byok", "at most one credential for each provider")
-    violations = []
+    violations = [*_message_violations(request), *_tool_violations(request, names)]
+    if request.HasField("response_schema_json") and not _is_object(request.response_schema_json):
+        violations.append(Violation("response_schema_json", "has to be a JSON object"))
+    if violations:
+        raise invalid_request(*violations)
+
+
+def _message_violations(request: pb.CompleteRequest) -> Iterator[Violation]:
     for index, message in enumerate(request.messages):
         for position, part in enumerate(message.content):
             kind = part.WhichOneof("part") or ""
@@ -195,21 +203,20 @@ def _check(request: pb.CompleteRequest) -> None:
             allowed = _PARTS[message.role]
             if kind not in allowed:
                 role = pb.MessageRole.Name(message.role).removeprefix("MESSAGE_ROLE_").lower()
-                violations.append(Violation(path, f"a message of role {role} takes {' and '.join(allowed)} only"))
+                yield Violation(path, f"a message of role {role} takes {' and '.join(allowed)} only")
             elif kind == "tool_call" and not _is_object(part.tool_call.arguments_json):
-                violations.append(Violation(f"{path}.arguments_json", "has to be a JSON object"))
+                yield Violation(f"{path}.arguments_json", "has to be a JSON object")
+
+
+def _tool_violations(request: pb.CompleteRequest, names: list[str]) -> Iterator[Violation]:
     for index, tool in enumerate(request.tools):
         if tool.input_schema_json and not _is_object(tool.input_schema_json):
-            violations.append(Violation(f"tools[{index}].input_schema_json", "has to be a JSON object"))
+            yield Violation(f"tools[{index}].input_schema_json", "has to be a JSON object")
     choice = request.tool_choice
     if choice.mode == pb.TOOL_CHOICE_MODE_REQUIRED and not names:
-        violations.append(Violation("tool_choice.mode", "cannot require a tool where the request has none"))
+        yield Violation("tool_choice.mode", "cannot require a tool where the request has none")
     if choice.mode == pb.TOOL_CHOICE_MODE_TOOL and choice.tool_name not in names:
-        violations.append(Violation("tool_choice.tool_name", "has to be the name of one of the request's tools"))
-    if request.HasField("response_schema_json") and not _is_object(request.response_schema_json):
-        violations.append(Violation("response_schema_json", "has to be a JSON object"))
-    if violations:
-        raise invalid_request(*violations)
+        yield Violation("tool_choice.tool_name", "has to be the name of one of the request's tools")
 
 
 def _is_object(text: str) -> bool:

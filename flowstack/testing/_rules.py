@@ -8,7 +8,7 @@ check the few of them that matter.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from flowstack_protos.buf.validate import validate_pb2
@@ -16,12 +16,6 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from flowstack.testing._errors import Violation, invalid_request
-
-_NUMBERS = {
-    FieldDescriptor.TYPE_INT32: "int32",
-    FieldDescriptor.TYPE_INT64: "int64",
-    FieldDescriptor.TYPE_DOUBLE: "double",
-}
 
 
 def check(message: Message) -> None:
@@ -80,25 +74,18 @@ def _many(values: Any, field: FieldDescriptor, rules: validate_pb2.FieldRules, p
 
 
 def _value(value: Any, field: FieldDescriptor, rules: validate_pb2.FieldRules, path: str) -> Iterator[Violation]:
-    if field.type == FieldDescriptor.TYPE_MESSAGE:
+    if field.message_type is not None:
         if not field.message_type.full_name.startswith("google."):
             yield from _message(value, f"{path}.")
         elif field.message_type.full_name == "google.protobuf.Duration":
             yield from _duration(value.ToTimedelta().total_seconds(), rules.duration, path)
-    elif field.type == FieldDescriptor.TYPE_STRING:
-        yield from _string(value, rules.string, path)
-    elif field.type == FieldDescriptor.TYPE_BYTES:
-        yield from _length(len(value), rules.bytes.min_len, rules.bytes.max_len, path)
-    elif field.type == FieldDescriptor.TYPE_ENUM:
+    elif field.type in _CHECKS:
+        yield from _CHECKS[field.type](value, rules, path)
+    elif field.enum_type is not None:
         if rules.enum.defined_only and value not in field.enum_type.values_by_number:
             yield Violation(path, "value must be one of the defined enum values")
         if value in rules.enum.not_in:
-            yield Violation(path, "value must not be in list " + str(list(rules.enum.not_in)))
-    elif field.type == FieldDescriptor.TYPE_BOOL:
-        if rules.bool.HasField("const") and value != rules.bool.const:
-            yield Violation(path, f"value must equal {str(rules.bool.const).lower()}")
-    elif field.type in _NUMBERS:
-        yield from _number(value, getattr(rules, _NUMBERS[field.type]), path)
+            yield Violation(path, f"value must not be in list {list(rules.enum.not_in)}")
 
 
 def _string(value: str, rules: validate_pb2.StringRules, path: str) -> Iterator[Violation]:
@@ -136,3 +123,20 @@ def _number(value: float, rules: Any, path: str) -> Iterator[Violation]:
         yield Violation(path, f"value must be greater than or equal to {rules.gte}")
     if rules.HasField("lte") and value > rules.lte:
         yield Violation(path, f"value must be less than or equal to {rules.lte}")
+
+
+def _bool(value: bool, rules: validate_pb2.BoolRules, path: str) -> Iterator[Violation]:
+    if rules.HasField("const") and value != rules.const:
+        yield Violation(path, f"value must equal {str(rules.const).lower()}")
+
+
+_CHECKS: dict[int, Callable[[Any, validate_pb2.FieldRules, str], Iterator[Violation]]] = {
+    FieldDescriptor.TYPE_STRING: lambda value, rules, path: _string(value, rules.string, path),
+    FieldDescriptor.TYPE_BYTES: lambda value, rules, path: _length(
+        len(value), rules.bytes.min_len, rules.bytes.max_len, path
+    ),
+    FieldDescriptor.TYPE_BOOL: lambda value, rules, path: _bool(value, rules.bool, path),
+    FieldDescriptor.TYPE_INT32: lambda value, rules, path: _number(value, rules.int32, path),
+    FieldDescriptor.TYPE_INT64: lambda value, rules, path: _number(value, rules.int64, path),
+    FieldDescriptor.TYPE_DOUBLE: lambda value, rules, path: _number(value, rules.double, path),
+}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
@@ -102,7 +102,7 @@ class Server:
 
     def _handlers(
         self, service: ServiceDescriptor, implementation: object
-    ) -> Mapping[str, grpc.RpcMethodHandler[Any, Any]]:
+    ) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
         return {method.name: self._handler(method, implementation) for method in service.methods}
 
     def _handler(self, method: MethodDescriptor, implementation: object) -> grpc.RpcMethodHandler[Any, Any]:

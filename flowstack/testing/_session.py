@@ -9,8 +9,9 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from flowstack_protos.router.v1 import router_service_pb2 as pb
 from flowstack_protos.type.v1 import type_pb2 as types
@@ -32,6 +33,14 @@ class Limits:
     tool_results_s: float = 60.0
 
 
+class _Answer(NamedTuple):
+    """What the model said in one round."""
+
+    text: str
+    calls: list[pb.ToolCall]
+    reason: types.FinishReason.ValueType
+
+
 class _BrokenError(Exception):
     """Ends a session that did not come to its natural end."""
 
@@ -50,6 +59,7 @@ class Conversation:
         account: Account,
         session: Session,
         request: pb.CompleteRequest,
+        *,
         limits: Limits,
         inbox: Inbox | None,
     ) -> None:
@@ -110,23 +120,23 @@ class Conversation:
             )
         )
 
-    def _converse(self, quota: types.Quota) -> Iterator[pb.CompletionEvent]:
+    def _converse(self, quota: types.Quota) -> Generator[pb.CompletionEvent, None, types.FinishReason.ValueType]:
         messages = list(self._request.messages)
         loop = ToolLoop(quota.max_tool_rounds)
         while True:
-            text, calls, reason = yield from self._answer(messages, quota)
+            answer = yield from self._answer(messages, quota)
             if self._inbox is None:
-                return reason
-            wanted = loop.ask(calls)
+                return answer.reason
+            wanted = loop.ask(answer.calls)
             if not wanted:
                 if self._inbox.has_more():
                     raise _BrokenError(Cause.CALLER_ERROR, "Tool results came that were not asked for.")
-                return reason
+                return answer.reason
             yield pb.CompletionEvent(tool_results_wanted=pb.ToolResultsWanted(tool_call_ids=wanted))
             self._collect(self._inbox, loop)
-            messages += loop.messages(text, calls)
+            messages += loop.messages(answer.text, answer.calls)
 
-    def _answer(self, messages: list[pb.Message], quota: types.Quota) -> Iterator[pb.CompletionEvent]:
+    def _answer(self, messages: list[pb.Message], quota: types.Quota) -> Generator[pb.CompletionEvent, None, _Answer]:
         """One round's answer, from the first candidate that gives one."""
         progress = self._progress
         candidates = list(self._session.candidates)
@@ -136,7 +146,7 @@ class Conversation:
         for place, candidate in enumerate(candidates, start=1):
             try:
                 return (yield from self._attempt(candidate, messages, quota))
-            except replies.ProviderFailure as failure:
+            except replies.ProviderFailureError as failure:
                 progress.alive = None
                 progress.failures.append(Failed(candidate, failure.failure, failure.message))
             if progress.output_begun or place == len(candidates):
@@ -150,12 +160,13 @@ class Conversation:
 
     def _attempt(
         self, candidate: types.Candidate, messages: list[pb.Message], quota: types.Quota
-    ) -> Iterator[pb.CompletionEvent]:
+    ) -> Generator[pb.CompletionEvent, None, _Answer]:
         progress = self._progress
         with self._world.lock:
             scripted = self._world.replies.popleft() if self._world.replies else None
             progress.alive = candidate
-        text, calls = "", []
+        text = ""
+        calls: list[pb.ToolCall] = []
         limit = self._request.max_output_tokens or quota.max_output_tokens
         limit = min(limit, quota.max_output_tokens)
         for step in replies.answer(self._request, messages, scripted, limit):
@@ -167,7 +178,7 @@ class Conversation:
                 progress.output_tokens += step.output_tokens
                 with self._world.lock:
                     progress.alive, progress.serving, progress.answered = None, candidate, True
-                return text, calls, step.reason
+                return _Answer(text, calls, step.reason)
             self._wait(0)
             with self._world.lock:
                 progress.output_begun, progress.serving = True, candidate

@@ -27,8 +27,8 @@ class Change:
 
     change_id: str
     subscription_id: str
-    kind: pb.ChangeKind
-    state: pb.ChangeState
+    kind: pb.ChangeKind.ValueType
+    state: pb.ChangeState.ValueType
     before: Plan
     after: Plan | None
     """None where the subscription ends."""
@@ -176,7 +176,7 @@ class Subscription:
         self.settle(now_us)
         return change
 
-    def _change(self, kind: pb.ChangeKind, after: Plan | None, now_us: int, request_id: str) -> Change:
+    def _change(self, kind: pb.ChangeKind.ValueType, after: Plan | None, now_us: int, request_id: str) -> Change:
         return Change(
             new_id("chg_"),
             self.subscription_id,

@@ -50,7 +50,7 @@ class ApiKey:
     rotated_from: str = ""
     rotated_to: str = ""
 
-    def state_at(self, now_us: int) -> accounts.ApiKeyState:
+    def state_at(self, now_us: int) -> accounts.ApiKeyState.ValueType:
         """Where the key stands."""
         if self.revoke_us:
             return accounts.API_KEY_STATE_REVOKED
