@@ -150,7 +150,7 @@ def money(micro: int) -> Money:
 
 def micro_of(amount: Money) -> int:
     """Micro-dollars of money on the wire."""
-    return int(amount.units) * 1_000_000 + amount.nanos // 1000
+    return int(amount.units * 1_000_000 + amount.nanos // 1000)
 
 
 def plan_to_proto(plan: Plan) -> plan_pb2.Plan:
