@@ -112,7 +112,9 @@ def calculate_downgrade_savings(tier: str, agent: AnyAgent | None = None) -> flo
         raise NotFoundError(
             f"There is no plan {tier} on sale. Plans: {known}.", code="NOT_FOUND", reason="PLAN_NOT_FOUND"
         )
-    plans = [(dollars(plan.price), plan.session_limit) for plan in on_sale]
+    # Managed sessions would not run on a plan that requires keys of one's own.
+    fitting = [plan for plan in on_sale if plan.managed_providers or not usage.managed_sessions]
+    plans = [(dollars(plan.price), plan.session_limit) for plan in fitting]
     return _advice.downgrade_saving(price, usage.sessions_used, plans)
 
 
