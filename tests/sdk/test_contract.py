@@ -11,9 +11,15 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from flowstack_protos.billing.v1.subscription_service_pb2 import (
+    CancelSubscriptionRequest,
+    ChangePlanRequest,
+    RevertPendingChangeRequest,
+)
 
 import flowstack
 from flowstack import Agent, AsyncAgent, SessionStarted, TextDelta, ToolReturned
+from flowstack._methods import SubscriptionService
 from tests.sdk.conftest import Platform
 
 ENDLESS = {"echo.words": "100000", "echo.delay_ms": "5"}
@@ -156,9 +162,9 @@ def test_byok_is_required_on_free(platform: Platform) -> None:
 
 @pytest.mark.parametrize(("provider", "model", "near"), [("ecko", "echo-1", "echo"), ("echo", "echo-2", "echo-1")])
 def test_unknown_names_are_answered_with_the_nearest(platform: Platform, provider: str, model: str, near: str) -> None:
-    with platform.agent(provider=provider, model=model) as agent:
-        with pytest.raises(flowstack.ModelNotFoundError, match=near):
-            agent.chat("Hello")
+    agent = platform.agent(provider=provider, model=model)
+    with agent, pytest.raises(flowstack.ModelNotFoundError, match=near):
+        agent.chat("Hello")
 
 
 def test_a_key_that_is_not_known_is_refused(platform: Platform) -> None:
@@ -293,3 +299,52 @@ async def test_the_async_agent_has_the_same_surface(platform: Platform) -> None:
         assert (await agent.get_tier_info())["current_tier"] == "starter"
         await agent.flush()
         assert len(await agent.vault.query("provider_switches")) == 4
+
+
+def test_the_operators_default_is_found_once(platform: Platform) -> None:
+    with platform.agent(provider=None) as agent:
+        assert agent.chat("Hello") == "Hello"
+        managed = any(one["managed"] for one in agent.models())
+        assert agent.provider == ("bedrock" if managed else "echo")
+
+
+def test_plans_change_as_the_faq_says(platform: Platform) -> None:
+    with platform.agent("free") as agent:
+        client = agent._core.blocking()
+        for _ in range(25):
+            agent.chat("Hello")
+        with pytest.raises(flowstack.QuotaExceededError):
+            agent.chat("Hello")
+        client.call(SubscriptionService.ChangePlan, ChangePlanRequest(plan_id="hobbyist"))
+        assert agent.chat("Hello") == "Hello"
+        client.call(SubscriptionService.ChangePlan, ChangePlanRequest(plan_id="free"))
+        info = agent.get_tier_info()
+        assert (info["current_tier"], info["pending_tier"], info["sessions_limit"]) == ("hobbyist", "free", 200)
+        assert agent.chat("Hello") == "Hello"
+        client.call(SubscriptionService.RevertPendingChange, RevertPendingChangeRequest())
+        client.call(SubscriptionService.CancelSubscription, CancelSubscriptionRequest())
+        assert agent.get_tier_info()["state"] == "cancelling"
+        assert agent.chat("Hello") == "Hello"
+
+
+def test_as_many_sessions_run_at_once_as_the_plan_allows(platform: Platform) -> None:
+    with platform.agent("hobbyist") as agent:
+        streams = [agent.stream("Hello", labels=ENDLESS) for _ in range(50)]
+        try:
+            assert all(isinstance(next(stream), SessionStarted) for stream in streams)
+            with pytest.raises(flowstack.ConcurrencyLimitError):
+                agent.chat("Hello")
+        finally:
+            for stream in streams:
+                stream.close()
+        until(agent, sessions_reserved=0)
+        assert agent.chat("Hello") == "Hello"
+
+
+def test_byok_that_was_set_goes_with_its_provider(platform: Platform) -> None:
+    with platform.agent("free", provider="openai", byok={"api_key": "sk-not-to-be-shown"}) as agent:
+        assert "sk-not" not in repr(agent)
+        agent.set_provider("anthropic")
+        with pytest.raises(flowstack.ByokRequiredError) as caught:
+            agent.chat("Hello")
+        assert "sk-not" not in str(caught.value)

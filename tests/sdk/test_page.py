@@ -1,4 +1,4 @@
-"""Every block of the published page on billing and usage, as it stands there, over the running services.
+"""Every block of the published page on billing and usage, as it stands there, over the running services and the fake.
 
 Placeholder keys and bare `...` are replaced, and nothing else.
 """
@@ -31,8 +31,9 @@ def run(name: str, key: str, **names: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def at_platform(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> Platform:
-    for service, address in platform.endpoint.items():
-        monkeypatch.setenv(f"FLOWSTACK_{service.upper()}_ENDPOINT", address)
+    addresses = platform.endpoint if isinstance(platform.endpoint, dict) else {"": platform.endpoint}
+    for service, address in addresses.items():
+        monkeypatch.setenv(f"FLOWSTACK_{service.upper()}_ENDPOINT".replace("__", "_"), address)
     return platform
 
 
