@@ -6,20 +6,26 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
+from flowstack._client import Client
 from flowstack._errors import ConfigurationError
 
-if TYPE_CHECKING:
-    from flowstack._core import Core
 
-_running: Final[ContextVar[Core | None]] = ContextVar("flowstack_running_tool_of", default=None)
-_made_last: list[weakref.ref[Core]] = []
+class Owner(Protocol):
+    """What helpers need of an agent."""
+
+    def blocking(self) -> Client:
+        """A client for blocking calls."""
 
 
-def made(core: Core) -> None:
+_running: Final[ContextVar[Owner | None]] = ContextVar("flowstack_running_tool_of", default=None)
+_made_last: list[weakref.ref[Owner]] = []
+
+
+def made(owner: Owner) -> None:
     """Notes that an agent was made."""
-    _made_last[:] = [weakref.ref(core)]
+    _made_last[:] = [weakref.ref(owner)]
 
 
 def in_tool() -> bool:
@@ -28,22 +34,22 @@ def in_tool() -> bool:
 
 
 @contextmanager
-def running_tool_of(core: Core) -> Iterator[None]:
+def running_tool_of(owner: Owner) -> Iterator[None]:
     """While a tool of this agent runs."""
-    token = _running.set(core)
+    token = _running.set(owner)
     try:
         yield
     finally:
         _running.reset(token)
 
 
-def current() -> Core:
+def current() -> Owner:
     """The agent that is meant where none is named.
 
     Raises:
         ConfigurationError: there is none.
     """
-    core = _running.get() or (_made_last[0]() if _made_last else None)
-    if core is None:
+    owner = _running.get() or (_made_last[0]() if _made_last else None)
+    if owner is None:
         raise ConfigurationError("There is no agent to speak of. Make an Agent first, or name one with agent=.")
-    return core
+    return owner

@@ -96,7 +96,7 @@ class FakeFlowStack:
 
     def next_period(self, api_key: str | None = None) -> None:
         """Begins an account's next period: counts start at zero."""
-        self._do(lambda: self._accounts[api_key or self.api_key].next_period())
+        self._do(self._accounts[api_key or self.api_key].next_period)
 
     def close(self) -> None:
         """Stops. Running sessions are cancelled. Repeatable."""
