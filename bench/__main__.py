@@ -8,7 +8,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench import billing, providers, quota, router, router_latency, router_memory, vault
+from bench import billing, providers, quota, router, router_latency, router_memory, sdk, vault
 from bench.report import Report
 
 PARTS: dict[str, Callable[[Report], Awaitable[None]]] = {
@@ -19,6 +19,7 @@ PARTS: dict[str, Callable[[Report], Awaitable[None]]] = {
     "providers": providers.run,
     "billing": billing.run,
     "vault": vault.run,
+    "sdk": sdk.run,
 }
 
 

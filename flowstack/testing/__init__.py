@@ -3,15 +3,15 @@
     from flowstack.testing import FakeFlowStack
 
     with FakeFlowStack() as fake:
-        agent = Agent("bot", fake.new_account(plan="free"), endpoint=fake.endpoint)
+        agent = fake.agent("bot")
         fake.reply("The answer is 4.")
         assert agent.chat("What is 2 + 2?") == "The answer is 4."
         fake.advance(days=31)          # a new period has begun
 
 It keeps the real services' rules: sessions are counted and refused exactly, also from many threads; cancellation, tool
 rounds, retries by request_id, plan changes, keys, budgets and documents behave as they do there, and errors have the
-same reasons and metadata. What it does not have is told by METHOD_NOT_AVAILABLE: invoices, contracts, webhooks, the
-audit log, deletion of accounts, QueryUsage and ReconcileUsage. Costs of providers are unknown to it.
+same reasons and metadata. What it does not have is told by METHOD_NOT_AVAILABLE: invoices, contracts, the audit log,
+deletion of accounts, QueryUsage and ReconcileUsage. No webhook is ever called. Costs of providers are unknown to it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from flowstack_protos.router.v1 import router_service_pb2
 from flowstack_protos.type.v1 import type_pb2
@@ -32,6 +32,9 @@ from flowstack.testing._server import Server
 from flowstack.testing._session import Limits
 from flowstack.testing._time import datetime_of
 from flowstack.testing._world import World
+
+if TYPE_CHECKING:
+    from flowstack import Agent
 
 __all__ = ["FakeFlowStack"]
 
@@ -53,24 +56,37 @@ class FakeFlowStack:
     """The fake. It serves from the time that it is made until `close`, or to the end of its `with` block.
 
     Args:
+        plan: Of the account that it begins with, whose key is `api_key`.
         tool_results_timeout_s: How long, in real seconds, a session waits for the results of its tools.
         session_time_limit_s: How long, in real seconds, a session may take.
+
+    Raises:
+        ValueError: there is no such plan, or it is sold by contract.
     """
 
-    def __init__(self, *, tool_results_timeout_s: float = 60.0, session_time_limit_s: float = 300.0) -> None:
+    def __init__(
+        self, plan: str = "starter", *, tool_results_timeout_s: float = 60.0, session_time_limit_s: float = 300.0
+    ) -> None:
         self._world = World()
+        self._api_key = self.new_account(plan)
         self._server = Server(self._world, Limits(session_time_limit_s, tool_results_timeout_s))
         self._closed = False
 
     @property
-    def address(self) -> str:
-        """Host and port, for a gRPC channel: every public service answers there, without TLS."""
+    def endpoint(self) -> str:
+        """Host and port, for `Agent(endpoint=…)`, FLOWSTACK_ENDPOINT and gRPC channels. All services answer there."""
         return f"127.0.0.1:{self._server.port}"
 
     @property
-    def endpoint(self) -> str:
-        """The address as a URL, for the SDK and FLOWSTACK_ENDPOINT."""
-        return f"http://{self.address}"
+    def api_key(self) -> str:
+        """A key of the account that the fake began with."""
+        return self._api_key
+
+    def agent(self, name: str = "test-agent", **options: Any) -> Agent:
+        """An agent of the account that the fake began with; `options` are Agent's."""
+        from flowstack import Agent  # the SDK does not need its fake, nor the fake the SDK
+
+        return Agent(name, self._api_key, endpoint=self.endpoint, **options)
 
     @property
     def admin_token(self) -> str:
@@ -103,14 +119,25 @@ class FakeFlowStack:
         """
         return self._world.keys[api_key].account_id
 
-    def reply(self, text: str, *, delay_s: float = 0.0) -> None:
-        """Says what the model answers to the next call of it. Several replies are given in their order.
+    def reply(self, *texts: str, delay_s: float = 0.0) -> None:
+        """Says what the model answers to the next calls of it, in order, whatever they ask.
 
         Args:
-            text: The answer, sent word by word.
+            texts: The answers, each sent word by word.
             delay_s: Real seconds before each word.
         """
-        self._script(Reply(text=text, delay_s=delay_s))
+        for text in texts:
+            self._script(Reply(text=text, delay_s=delay_s))
+
+    def be_unavailable(self, times: int = 1, *, after_start: bool = False) -> None:
+        """Has the router fail at the next completions and chats, so that it is seen how they are tried again.
+
+        Args:
+            times: At how many.
+            after_start: Whether it breaks off after the session has begun, which is then released, rather than before.
+        """
+        with self._world.lock:
+            self._world.outages.extend([after_start] * times)
 
     def reply_with_tool_call(
         self, name: str, arguments: Mapping[str, Any] | None = None, *, text: str = "", delay_s: float = 0.0
@@ -170,7 +197,7 @@ class FakeFlowStack:
 
     @property
     def requests(self) -> list[router_service_pb2.CompleteRequest]:
-        """What the sessions were begun with, in order, without credentials."""
+        """What was asked of the router, in order, also what it refused; without credentials."""
         with self._world.lock:
             return list(self._world.requests)
 

@@ -1,13 +1,15 @@
 """AlertService of the fake: settings with thresholds and a budget, and the alerts that they bring about.
 
-Nothing leaves the process: there are no webhooks, and an alert is read by ListAlerts and WatchAlerts.
+Nothing leaves the process: an alert is read by ListAlerts and WatchAlerts, and its deliveries to webhooks stay pending.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import secrets
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from flowstack_protos.billing.v1 import alert_service_pb2 as pb
 from flowstack_protos.billing.v1 import budget_pb2
@@ -70,10 +72,27 @@ def _write(account: Account, once: tuple[object, ...], alert: pb.Alert, now_us: 
     _append(account, alert, now_us)
 
 
-def _append(account: Account, alert: pb.Alert, now_us: int) -> None:
+def _append(account: Account, alert: pb.Alert, now_us: int, webhook_ids: Sequence[str] = ()) -> None:
     alert.alert_id, alert.account_id = new_id("alert_"), account.account_id
     alert.create_time.CopyFrom(timestamp(now_us))
+    wanted = webhook_ids or [
+        sink.webhook_id for sink in account.settings.sinks if not sink.kinds or alert.kind in sink.kinds
+    ]
+    for webhook_id in wanted:
+        alert.deliveries.add(webhook_id=webhook_id, state=pb.DELIVERY_STATE_PENDING)
     account.alerts.append(alert)
+
+
+def webhook_of(account: Account, webhook_id: str) -> pb.Webhook:
+    """A webhook of the account.
+
+    Raises:
+        FakeError: WEBHOOK_NOT_FOUND.
+    """
+    for webhook in account.webhooks:
+        if webhook.webhook_id == webhook_id:
+            return webhook
+    raise FakeError("WEBHOOK_NOT_FOUND", "The account has no such webhook. ListWebhooks shows those that it has.")
 
 
 class Alerts:
@@ -94,8 +113,6 @@ class Alerts:
         wanted, fields = request.alert_settings, set(request.update_mask.paths)
         if not fields or fields - {"thresholds", "sinks", "budget"}:
             raise invalid_field("update_mask", "has to name thresholds, sinks or budget")
-        if "sinks" in fields and wanted.sinks:
-            raise FakeError("METHOD_NOT_AVAILABLE", "The fake delivers alerts to nobody: it has no webhooks.")
         if "budget" in fields and wanted.HasField("budget"):
             _check_budget(wanted.budget)
         with self._world.lock:
@@ -108,6 +125,11 @@ class Alerts:
                 )
             settings = pb.AlertSettings()
             settings.CopyFrom(account.settings)
+            if "sinks" in fields:
+                for sink in wanted.sinks:
+                    webhook_of(account, sink.webhook_id)
+                settings.ClearField("sinks")
+                settings.sinks.extend(wanted.sinks)
             if "thresholds" in fields:
                 settings.thresholds[:] = sorted(wanted.thresholds)
             if "budget" in fields:
@@ -156,8 +178,6 @@ class Alerts:
 
     def send_alert(self, call: Call, request: pb.SendAlertRequest) -> pb.SendAlertResponse:
         """An alert of the caller's own."""
-        if request.webhook_ids:
-            raise invalid_field("webhook_ids", "names a webhook that the account does not have")
         if request.data_json:
             try:
                 json.loads(request.data_json)
@@ -171,15 +191,48 @@ class Alerts:
         )
 
         def send() -> pb.SendAlertResponse:
-            _append(self._world.account(call.account_id), alert, self._world.clock.now_us())
+            account = self._world.account(call.account_id)
+            for webhook_id in request.webhook_ids:
+                webhook_of(account, webhook_id)
+            _append(account, alert, self._world.clock.now_us(), request.webhook_ids)
             self._world.changed.notify_all()
             return pb.SendAlertResponse(alert=alert)
 
         return self._world.once(call.account_id, request, send)
 
-    def list_webhooks(self, _: Call, __: pb.ListWebhooksRequest) -> pb.ListWebhooksResponse:
-        """There are none."""
-        return pb.ListWebhooksResponse()
+    def create_webhook(self, call: Call, request: pb.CreateWebhookRequest) -> pb.CreateWebhookResponse:
+        """Makes a webhook, which is never called."""
+        address = urlsplit(request.url)
+        kind = request.format or pb.WEBHOOK_FORMAT_STANDARD
+        with self._world.lock:
+            webhook = pb.Webhook(
+                webhook_id=new_id("wh_"),
+                account_id=call.account_id,
+                display_name=request.display_name,
+                redacted_url=f"{address.scheme}://{address.hostname}/…",
+                format=kind,
+                create_time=timestamp(self._world.clock.now_us()),
+            )
+            self._world.account(call.account_id).webhooks.append(webhook)
+        secret = "" if kind == pb.WEBHOOK_FORMAT_SLACK else f"whsec_{secrets.token_urlsafe(24)}"
+        return pb.CreateWebhookResponse(webhook=webhook, secret=secret)
+
+    def list_webhooks(self, call: Call, request: pb.ListWebhooksRequest) -> pb.ListWebhooksResponse:
+        """The webhooks, newest first."""
+        with self._world.lock:
+            webhooks = list(reversed(self._world.account(call.account_id).webhooks))
+        page, token = page_of(webhooks, request.page_size, request.page_token)
+        return pb.ListWebhooksResponse(webhooks=page, next_page_token=token)
+
+    def delete_webhook(self, call: Call, request: pb.DeleteWebhookRequest) -> pb.DeleteWebhookResponse:
+        """Deletes a webhook, and takes it out of the sinks."""
+        with self._world.lock:
+            account = self._world.account(call.account_id)
+            account.webhooks.remove(webhook_of(account, request.webhook_id))
+            kept = [sink for sink in account.settings.sinks if sink.webhook_id != request.webhook_id]
+            account.settings.ClearField("sinks")
+            account.settings.sinks.extend(kept)
+        return pb.DeleteWebhookResponse()
 
 
 def _check_budget(budget: budget_pb2.Budget) -> None:

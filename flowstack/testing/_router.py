@@ -28,21 +28,21 @@ MODELS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = MappingProxyType(
             "claude-opus-5-5": (),
             "claude-sonnet-5-5": (),
             "claude-opus-4-5-20251101": ("claude-opus-4-5", "claude-3-opus"),
-            "claude-sonnet-4-5-20250929": ("claude-sonnet-4-5", "claude-3-sonnet"),
+            "claude-sonnet-4-5-20250929": ("claude-sonnet-4-5", "claude-3-sonnet", "default"),
         },
         "bedrock": {
             "global.anthropic.claude-opus-4-5-20251101-v1:0": ("claude-opus-4-5", "claude-3-opus"),
-            "global.anthropic.claude-sonnet-4-5-20250929-v1:0": ("claude-sonnet-4-5", "claude-3-sonnet"),
+            "global.anthropic.claude-sonnet-4-5-20250929-v1:0": ("claude-sonnet-4-5", "claude-3-sonnet", "default"),
             "global.anthropic.claude-sonnet-5-5": ("claude-sonnet-5-5",),
         },
-        "echo": {"echo-1": ()},
+        "echo": {"echo-1": ("default",)},
         "openai": {
             "gpt-3.5-turbo": (),
             "gpt-4": (),
             "gpt-4-turbo": (),
             "gpt-4.1": (),
             "gpt-4.1-mini": (),
-            "gpt-4o": (),
+            "gpt-4o": ("default",),
             "gpt-4o-mini": (),
             "gpt-5": (),
             "gpt-5-mini": (),
@@ -97,21 +97,37 @@ class Router:
         candidates = _candidates(request)
         check_labels(request)
         world = self._world
-        kept = pb.CompleteRequest()
-        kept.CopyFrom(request)
-        del kept.byok[:]
+        breaks_off = self._note(request)
         account = world.account(call.account_id)
         session, quota = world.new_session(account, call.api_key_id, request, candidates)
         conversation = Conversation(world, account, session, request, limits=self._limits, inbox=inbox)
         with world.lock:
-            world.requests.append(kept)
             world.conversations.add(conversation)
         try:
             call.when_over(lambda: conversation.stop(Cause.CLIENT_GONE))
+            if breaks_off:
+                conversation.stop(Cause.SHUTTING_DOWN)
             yield from conversation.events(quota)
         finally:
             with world.lock:
                 world.conversations.discard(conversation)
+
+    def _note(self, request: pb.CompleteRequest) -> bool:
+        """Keeps the request; says whether the router is to break its session off.
+
+        Raises:
+            FakeError: QUOTA_UNAVAILABLE, where it is to fail before that.
+        """
+        kept = pb.CompleteRequest()
+        kept.CopyFrom(request)
+        del kept.byok[:]
+        with self._world.lock:
+            self._world.requests.append(kept)
+            if not self._world.outages:
+                return False
+            if self._world.outages.popleft():
+                return True
+        raise FakeError("QUOTA_UNAVAILABLE", "Quota did not confirm a reservation, so no session started. Try again.")
 
 
 def _candidates(request: pb.CompleteRequest) -> list[types.Candidate]:

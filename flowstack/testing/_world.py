@@ -87,6 +87,7 @@ class Account:
     suspend_reason: str = ""
     keys: list[ApiKey] = field(default_factory=list)
     documents: Documents = field(default_factory=Documents)
+    webhooks: list[alerts.Webhook] = field(default_factory=list)
     alerts: list[alerts.Alert] = field(default_factory=list)
     fired: set[tuple[object, ...]] = field(default_factory=set)
     settings_version: int = 1
@@ -141,6 +142,8 @@ class World:
         self.accounts: dict[str, Account] = {}
         self.keys: dict[str, ApiKey] = {}
         self.replies: deque[Reply] = deque()
+        self.outages: deque[bool] = deque()
+        """Of the next completions: whether the router fails after the session has begun, rather than before."""
         self.requests: list[router.CompleteRequest] = []
         self.answers: dict[tuple[str, str, str], tuple[bytes, object]] = {}
         self.admin_token = f"admin-{new_secret()}"

@@ -86,7 +86,7 @@ class Target:
 @contextmanager
 def fake_target(_: Path) -> Iterator[Target]:
     """The fake."""
-    with FakeFlowStack() as fake, grpc.insecure_channel(fake.address) as channel:
+    with FakeFlowStack() as fake, grpc.insecure_channel(fake.endpoint) as channel:
         yield Target(router=channel, billing=channel, vault=channel, admin_token=fake.admin_token)
 
 

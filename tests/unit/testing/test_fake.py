@@ -33,7 +33,7 @@ def fake() -> Iterator[FakeFlowStack]:
 @pytest.fixture
 def target(fake: FakeFlowStack) -> Iterator[Target]:
     """Its services."""
-    with grpc.insecure_channel(fake.address) as channel:
+    with grpc.insecure_channel(fake.endpoint) as channel:
         yield Target(router=channel, billing=channel, vault=channel, admin_token=fake.admin_token)
 
 
@@ -45,8 +45,7 @@ def customer(fake: FakeFlowStack, target: Target, plan: str = "free") -> Custome
 
 def test_replies_are_given_in_order_and_then_echoes(fake: FakeFlowStack, target: Target) -> None:
     free = customer(fake, target)
-    fake.reply("It is  4.")
-    fake.reply("And 5.")
+    fake.reply("It is  4.", "And 5.")
 
     assert [text_of(free.complete("what?")) for _ in range(3)] == ["It is  4.", "And 5.", "what?"]
 
@@ -165,7 +164,7 @@ def test_who_leaves_before_output_pays_for_a_managed_prompt(
 
 @pytest.mark.parametrize(("delay_s", "output"), [(600.0, False), (0.01, True)])
 def test_the_time_limit(delay_s: float, output: bool) -> None:
-    with FakeFlowStack(session_time_limit_s=0.2) as fake, grpc.insecure_channel(fake.address) as channel:
+    with FakeFlowStack(session_time_limit_s=0.2) as fake, grpc.insecure_channel(fake.endpoint) as channel:
         target = Target(router=channel, billing=channel, vault=channel, admin_token=fake.admin_token)
         free = customer(fake, target)
         fake.reply("on and on " * 1_000, delay_s=delay_s)

@@ -50,7 +50,7 @@ class World:
 @pytest.fixture
 def world() -> Iterator[World]:
     """A fake with a channel to it."""
-    with FakeFlowStack() as fake, grpc.insecure_channel(fake.address) as channel:
+    with FakeFlowStack() as fake, grpc.insecure_channel(fake.endpoint) as channel:
         yield World(fake, channel)
 
 
