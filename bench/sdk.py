@@ -46,7 +46,7 @@ def _chat(report: Report) -> None:
             grpc.insecure_channel(endpoint) as channel,
             Agent("bench", key, provider="echo", model="echo-1", endpoint=endpoint, record_providers=False) as agent,
         ):
-            stub = router_service_pb2_grpc.RouterServiceStub(channel)  # type: ignore[no-untyped-call]
+            stub = router_service_pb2_grpc.RouterServiceStub(channel)
             metadata = (("authorization", f"Bearer {key}"),)
             message = pb.Message(role=pb.MESSAGE_ROLE_USER, content=[pb.ContentPart(text=TEXT)])
             request = pb.CompleteRequest(provider="echo", model="echo-1", messages=[message])
