@@ -196,6 +196,12 @@ class FakeFlowStack:
         return datetime_of(self._world.clock.now_us()).astimezone(UTC)
 
     @property
+    def replies_left(self) -> int:
+        """How many scripted replies no call has taken yet."""
+        with self._world.lock:
+            return len(self._world.replies)
+
+    @property
     def requests(self) -> list[router_service_pb2.CompleteRequest]:
         """What was asked of the router, in order, also what it refused; without credentials."""
         with self._world.lock:
