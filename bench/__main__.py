@@ -8,7 +8,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench import alerts, billing, providers, quota, router, router_latency, router_memory, usage, vault
+from bench import alerts, billing, providers, quota, router, router_latency, router_memory, sdk, usage, vault
 from bench.report import Report
 
 PARTS: dict[str, Callable[[Report], Awaitable[None]]] = {
@@ -21,6 +21,7 @@ PARTS: dict[str, Callable[[Report], Awaitable[None]]] = {
     "alerts": alerts.run,
     "usage": usage.run,
     "vault": vault.run,
+    "sdk": sdk.run,
 }
 
 

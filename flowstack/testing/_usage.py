@@ -1,0 +1,239 @@
+"""UsageService of the fake: live usage, the list of sessions, forecast, cost analysis and estimate.
+
+The fake has no prices of providers: the cost of sessions on the caller's own credentials is unknown, counted as
+unpriced, and never taken for 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from flowstack_protos.billing.v1 import usage_service_pb2 as pb
+from flowstack_protos.type.v1 import type_pb2 as types
+
+from flowstack.testing._advice import recommendations
+from flowstack.testing._alerts import WATCH_S
+from flowstack.testing._calls import Call, page_of
+from flowstack.testing._plans import OFFER, PLANS, micro_of, money
+from flowstack.testing._quota import Session
+from flowstack.testing._time import DAY_US, timestamp
+from flowstack.testing._world import Account, World
+
+NEAR_LIMIT_PERCENT: Final = 80
+TOKENS_PER_SESSION: Final = 7_500
+
+
+class UsageReader:
+    """The methods of UsageService."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def get_usage(self, call: Call, _: pb.GetUsageRequest) -> pb.GetUsageResponse:
+        """Where the account stands in its period."""
+        with self._world.lock:
+            return pb.GetUsageResponse(usage=self._usage(self._world.account(call.account_id)))
+
+    def watch_usage(self, call: Call, _: pb.WatchUsageRequest) -> Iterator[pb.WatchUsageResponse]:
+        """The usage at once, and after each change."""
+        call.when_over(self._world.notify)
+        told = None
+        while True:
+            with self._world.lock:
+                usage = self._usage(self._world.account(call.account_id))
+                while _counted(usage) == told and call.is_active() and not self._world.stopping:
+                    self._world.changed.wait(WATCH_S)
+                    usage = self._usage(self._world.account(call.account_id))
+                if _counted(usage) == told:
+                    return
+                told = _counted(usage)
+            yield pb.WatchUsageResponse(usage=usage)
+
+    def list_sessions(self, call: Call, request: pb.ListSessionsRequest) -> pb.ListSessionsResponse:
+        """The account's resolved sessions, newest first."""
+        with self._world.lock:
+            now_us = self._world.clock.now_us()
+            book = self._world.account(call.account_id).book
+            found = [one for one in reversed(book.sessions.values()) if _is_meant(one, request)]
+            page, token = page_of(found, request.page_size, request.page_token)
+            records = [pb.SessionRecord(session=session.to_proto()) for session in page]
+        return pb.ListSessionsResponse(sessions=records, next_page_token=token, as_of_time=timestamp(now_us))
+
+    def get_forecast(self, call: Call, _: pb.GetForecastRequest) -> pb.GetForecastResponse:
+        """The mean of the period's days so far, carried on to its end."""
+        with self._world.lock:
+            account, now_us = self._world.account(call.account_id), self._world.clock.now_us()
+            usage = self._usage(account)
+        period = account.subscription.period(now_us)
+        days = max(1, -(-(now_us - period.start_us) // DAY_US))
+        left_us = max(0, period.end_us - now_us)
+        used = usage.sessions_used
+        projected = used if days < 2 else used + round(used * left_us / max(DAY_US, now_us - period.start_us))
+        forecast = pb.Forecast(
+            account_id=account.account_id,
+            period_start_time=usage.period_start_time,
+            period_end_time=usage.period_end_time,
+            as_of_time=timestamp(now_us),
+            method=pb.FORECAST_METHOD_SO_FAR if days < 2 else pb.FORECAST_METHOD_DAILY_MEAN,
+            history_days=days,
+            sessions_used=used,
+            sessions_limit=usage.sessions_limit,
+            projected_sessions=projected,
+            projected_sessions_low=used,
+            projected_sessions_high=projected,
+            projected_usage_percentage=_percentage(projected, usage.sessions_limit),
+            projected_cost=usage.current_charges,
+            projected_cost_low=usage.current_charges,
+            projected_cost_high=usage.current_charges,
+            unpriced_sessions=usage.unpriced_sessions,
+            days_left=usage.days_left,
+        )
+        if used >= usage.sessions_limit:
+            forecast.limit_reach_time.CopyFrom(timestamp(now_us))
+        elif projected > usage.sessions_limit:
+            to_go = (usage.sessions_limit - used) / (projected - used)
+            forecast.limit_reach_time.CopyFrom(timestamp(now_us + round(left_us * to_go)))
+        return pb.GetForecastResponse(forecast=forecast)
+
+    def analyze_costs(self, call: Call, _: pb.AnalyzeCostsRequest) -> pb.AnalyzeCostsResponse:
+        """The period's costs by provider, model and credentials, and what to do about them."""
+        forecast = self.get_forecast(call, pb.GetForecastRequest()).forecast
+        with self._world.lock:
+            account, now_us = self._world.account(call.account_id), self._world.clock.now_us()
+            usage = self._usage(account)
+            start_us = account.subscription.period(now_us).start_us
+            sessions = [one for one in account.book.sessions.values() if one.period_start_us == start_us]
+        analysis = pb.CostAnalysis(
+            account_id=account.account_id,
+            plan_id=usage.plan_id,
+            period_start_time=usage.period_start_time,
+            period_end_time=usage.period_end_time,
+            as_of_time=timestamp(now_us),
+            usage_percentage=usage.usage_percentage,
+            managed_sessions=usage.managed_sessions,
+            byok_sessions=usage.byok_sessions,
+            current_charges=usage.current_charges,
+            unpriced_sessions=usage.unpriced_sessions,
+            estimated_monthly_cost=usage.estimated_monthly_cost,
+            items=_items(sessions),
+            recommendations=recommendations(account.subscription.plan, usage, forecast.projected_sessions),
+        )
+        return pb.AnalyzeCostsResponse(cost_analysis=analysis)
+
+    def estimate_cost(self, _: Call, request: pb.EstimateCostRequest) -> pb.EstimateCostResponse:
+        """What each plan that fits would cost; the provider's part is unknown where it is not included."""
+        response = pb.EstimateCostResponse(
+            tokens_per_session=request.tokens_per_session or TOKENS_PER_SESSION,
+            output_tokens_per_session=request.output_tokens_per_session,
+        )
+        sold = [(plan.plan_id, "", plan.session_limit, plan.price, plan.managed_providers) for plan in PLANS.values()]
+        sold = [one for one in sold if PLANS[one[0]].price_micro is not None]
+        offer = (OFFER.plan_id, OFFER.offer_id, OFFER.session_limit, micro_of(OFFER.price), ("bedrock",))
+        for plan_id, offer_id, limit, price_micro, managed in [*sold, offer]:
+            if limit < request.sessions_per_month:
+                continue
+            estimate = pb.CostEstimate(
+                plan_id=plan_id, offer_id=offer_id, session_limit=limit, platform_fee=money(price_micro)
+            )
+            if request.provider in managed:
+                response.estimates.add().CopyFrom(estimate)
+                one = response.estimates[-1]
+                one.credential_mode = types.CREDENTIAL_MODE_MANAGED
+                one.provider_cost.CopyFrom(money(0))
+                one.total.CopyFrom(money(price_micro))
+            estimate.credential_mode = types.CREDENTIAL_MODE_BYOK
+            response.estimates.add().CopyFrom(estimate)
+        return response
+
+    def _usage(self, account: Account) -> pb.Usage:
+        now_us = self._world.clock.now_us()
+        grant = account.grant(now_us)
+        quota = account.book.quota(grant)
+        used, limit = quota.sessions_committed, quota.session_limit
+        charges = money(account.charges_micro(now_us))
+        day_us = now_us - now_us % DAY_US
+        today = sum(
+            one.state == types.SESSION_STATE_COMMITTED and one.resolve_us >= day_us
+            for one in account.book.sessions.values()
+        )
+        return pb.Usage(
+            account_id=account.account_id,
+            plan_id=quota.plan_id,
+            period_start_time=quota.period_start_time,
+            period_end_time=quota.period_end_time,
+            sessions_used=used,
+            sessions_used_today=today,
+            sessions_reserved=quota.sessions_reserved,
+            sessions_limit=limit,
+            sessions_remaining=quota.sessions_remaining,
+            usage_percentage=_percentage(used, limit),
+            is_near_limit=limit > 0 and used * 100 >= limit * NEAR_LIMIT_PERCENT,
+            can_make_requests=quota.sessions_available,
+            refusal_reason=quota.refusal_reason,
+            can_use_managed=bool(quota.managed_providers),
+            managed_sessions=quota.managed_sessions,
+            byok_sessions=quota.byok_sessions,
+            current_charges=charges,
+            estimated_monthly_cost=charges,
+            costs_as_of_time=timestamp(now_us),
+            budget=account.budget_status(now_us),
+            days_left=max(0, -((now_us - grant.period.end_us) // DAY_US)),
+            unpriced_sessions=quota.byok_sessions,
+        )
+
+
+def _counted(usage: pb.Usage) -> bytes:
+    """What of a usage is news: not the time at which it was read."""
+    news = pb.Usage()
+    news.CopyFrom(usage)
+    news.ClearField("costs_as_of_time")
+    return news.SerializeToString(deterministic=True)
+
+
+def _percentage(used: int, limit: int) -> float:
+    return 100 * used / limit if limit else 0.0
+
+
+def _is_meant(session: Session, request: pb.ListSessionsRequest) -> bool:
+    outcome = session.outcome
+    if outcome is None:
+        return False
+    begin, end = request.start_time.ToMicroseconds(), request.end_time.ToMicroseconds()
+    return (
+        (not begin or session.reserve_us >= begin)
+        and (not end or session.reserve_us < end)
+        and (not request.states or session.state in request.states)
+        and request.provider in ("", outcome.served_provider)
+        and request.model in ("", outcome.served_model)
+        and request.credential_mode in (0, outcome.served_credential_mode)
+        and request.api_key_id in ("", session.api_key_id)
+        and request.session_id in ("", session.session_id)
+        and request.request_id in ("", session.request_id)
+        and all(session.labels.get(name) == value for name, value in request.labels.items())
+    )
+
+
+def _items(sessions: list[Session]) -> list[pb.CostItem]:
+    items: dict[tuple[str, str, int], pb.CostItem] = {}
+    for session in sessions:
+        outcome = session.outcome
+        if outcome is None or session.state != types.SESSION_STATE_COMMITTED:
+            continue
+        place = (outcome.served_provider, outcome.served_model, outcome.served_credential_mode)
+        item = items.setdefault(
+            place,
+            pb.CostItem(
+                provider=outcome.served_provider,
+                model=outcome.served_model,
+                credential_mode=outcome.served_credential_mode,
+            ),
+        )
+        managed = outcome.served_credential_mode == types.CREDENTIAL_MODE_MANAGED
+        item.totals.sessions_committed += 1
+        item.totals.managed_sessions += managed
+        item.totals.byok_sessions += not managed
+        item.totals.unpriced_sessions += not managed
+        item.totals.input_tokens += outcome.input_tokens
+        item.totals.output_tokens += outcome.output_tokens
+    return list(items.values())

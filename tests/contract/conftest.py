@@ -1,0 +1,28 @@
+"""Every test of this folder runs twice: against the fake of `flowstack.testing` and against the services."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.contract.target import TARGETS, Customer, Target
+
+
+@pytest.fixture(scope="session", params=TARGETS)
+def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    """The public services."""
+    with TARGETS[request.param](tmp_path_factory.mktemp(request.param)) as running:
+        yield running
+
+
+@pytest.fixture
+def free(target: Target) -> Customer:
+    """An account on the free plan: 25 sessions."""
+    return target.open_account("free")
+
+
+@pytest.fixture
+def hobbyist(target: Target) -> Customer:
+    """An account on the plan hobbyist: 200 sessions, 50 at once."""
+    return target.open_account("hobbyist")

@@ -1,0 +1,242 @@
+"""What time, budgets and thresholds do in the fake."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import grpc
+import pytest
+from flowstack_protos.billing.v1 import account_service_pb2 as accounts
+from flowstack_protos.billing.v1 import alert_service_pb2 as alerts
+from flowstack_protos.billing.v1 import budget_pb2
+from flowstack_protos.billing.v1 import invoice_service_pb2 as invoices
+from flowstack_protos.billing.v1 import subscription_service_pb2 as subscriptions
+from flowstack_protos.billing.v1 import usage_service_pb2 as usages
+from flowstack_protos.billing.v1.alert_service_pb2_grpc import AlertServiceStub
+from flowstack_protos.billing.v1.invoice_service_pb2_grpc import InvoiceServiceStub
+from flowstack_protos.type.v1 import type_pb2 as types
+from flowstack_protos.vault.v1 import vault_service_pb2 as vault
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.type.money_pb2 import Money
+
+from flowstack.testing import FakeFlowStack
+from tests.contract.target import Customer, Target, refusal
+from tests.support.suite import CALL_SECONDS
+
+
+class World:
+    """A fake, and a customer of it."""
+
+    def __init__(self, fake: FakeFlowStack, channel: grpc.Channel) -> None:
+        self.fake = fake
+        self.channel = channel
+        self.target = Target(router=channel, billing=channel, vault=channel, admin_token=fake.admin_token)
+
+    def customer(self, plan: str = "free") -> Customer:
+        """A new account."""
+        secret = self.fake.new_account(plan)
+        return Customer(self.target, self.fake.account_id(secret), secret)
+
+    def set_alerts(self, customer: Customer, settings: alerts.AlertSettings, *fields: str) -> None:
+        """Sets thresholds or budget."""
+        request = alerts.UpdateAlertSettingsRequest(alert_settings=settings, update_mask=FieldMask(paths=fields))
+        customer.call(AlertServiceStub(self.channel).UpdateAlertSettings, request)
+
+    def alerts_of(self, customer: Customer) -> list[alerts.Alert]:
+        """The customer's alerts, newest first."""
+        return list(customer.call(AlertServiceStub(self.channel).ListAlerts, alerts.ListAlertsRequest()).alerts)
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """A fake with a channel to it."""
+    with FakeFlowStack() as fake, grpc.insecure_channel(fake.endpoint) as channel:
+        yield World(fake, channel)
+
+
+def budget(dollars: int, action: budget_pb2.BudgetAction.ValueType) -> alerts.AlertSettings:
+    """Settings with a budget."""
+    money = Money(currency_code="USD", units=dollars)
+    return alerts.AlertSettings(budget=budget_pb2.Budget(max_monthly_cost=money, action=action))
+
+
+def test_a_new_period_begins_at_zero(world: World) -> None:
+    free = world.customer()
+    for _ in range(25):
+        list(free.complete())
+    refused = refusal(free.complete)[1].reason
+    world.fake.advance(days=31)
+    list(free.complete())
+
+    assert refused == "SESSION_QUOTA_EXCEEDED"
+    usage = free.usage()
+    assert (usage.sessions_used, usage.sessions_remaining) == (1, 24)
+
+
+def test_a_downgrade_comes_with_the_next_period(world: World) -> None:
+    paid = world.customer("starter")
+    paid.call(world.target.subscriptions.ChangePlan, subscriptions.ChangePlanRequest(plan_id="hobbyist"))
+    before = paid.usage()
+    world.fake.advance(days=31)
+    after = paid.usage()
+
+    assert (before.plan_id, before.current_charges.units) == ("starter", 50)
+    assert (after.plan_id, after.sessions_limit, after.current_charges.units) == ("hobbyist", 200, 15)
+
+
+def test_a_cancelled_subscription_ends_and_can_start_anew(world: World) -> None:
+    paid = world.customer("starter")
+    paid.call(world.target.subscriptions.CancelSubscription, subscriptions.CancelSubscriptionRequest())
+    world.fake.advance(days=31)
+    code, info = refusal(paid.complete)
+    usage = paid.usage()
+    change = subscriptions.ChangePlanRequest(plan_id="hobbyist")
+    anew = paid.call(world.target.subscriptions.ChangePlan, change)
+    list(paid.complete())
+
+    assert (code, info.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "SUBSCRIPTION_ENDED")
+    assert (usage.can_make_requests, usage.refusal_reason) == (False, "SUBSCRIPTION_ENDED")
+    assert anew.change.kind == subscriptions.CHANGE_KIND_START
+    assert paid.usage().sessions_used == 1
+
+
+def test_documents_and_keys_come_to_their_end(world: World) -> None:
+    free = world.customer()
+    request = vault.StoreRequest(collection="notes", key="k", document_json="{}")
+    request.ttl.FromSeconds(60)
+    free.call(world.target.vault.Store, request)
+    wanted = accounts.CreateApiKeyRequest()
+    wanted.expire_time.FromDatetime(world.fake.advance(seconds=30))
+    wanted.expire_time.seconds += 3600
+    second = Customer(world.target, free.account_id, free.call(world.target.accounts.CreateApiKey, wanted).secret)
+    second.usage()
+    world.fake.advance(minutes=90)
+
+    read = vault.RetrieveRequest(collection="notes", key="k")
+    assert refusal(lambda: free.call(world.target.vault.Retrieve, read))[1].reason == "DOCUMENT_NOT_FOUND"
+    assert refusal(second.usage)[1].reason == "API_KEY_EXPIRED"
+
+
+def test_thresholds_fire_once_for_each_period(world: World) -> None:
+    free = world.customer()
+    world.set_alerts(free, alerts.AlertSettings(thresholds=[8, 4]), "thresholds")
+    for _ in range(5):
+        list(free.complete())
+    first = [alert.threshold for alert in world.alerts_of(free)]
+    world.fake.advance(days=31)
+    list(free.complete())
+
+    assert first == [8, 4]
+    assert [alert.threshold for alert in world.alerts_of(free)] == [4, 8, 4]
+
+
+def test_alerts_are_watched(world: World) -> None:
+    free = world.customer()
+    world.set_alerts(free, alerts.AlertSettings(thresholds=[4]), "thresholds")
+    stub = AlertServiceStub(world.channel)
+    list(free.complete())
+    watch = stub.WatchAlerts(alerts.WatchAlertsRequest(resume_token="0"), metadata=free.metadata, timeout=CALL_SECONDS)
+    seen = next(watch)
+    free.call(stub.SendAlert, alerts.SendAlertRequest(message="mine"))
+    own = next(watch)
+    watch.cancel()
+
+    assert (seen.alert.threshold, seen.alert.sessions_used) == (4, 1)
+    assert (own.alert.kind, own.alert.message) == (alerts.ALERT_KIND_CUSTOM, "mine")
+
+
+@pytest.mark.parametrize(
+    ("dollars", "action", "reason"),
+    [
+        (10, budget_pb2.BUDGET_ACTION_BLOCK, "BUDGET_EXCEEDED"),
+        (10, budget_pb2.BUDGET_ACTION_WARN, ""),
+        (15, budget_pb2.BUDGET_ACTION_BLOCK, ""),
+    ],
+)
+def test_a_budget(world: World, dollars: int, action: budget_pb2.BudgetAction.ValueType, reason: str) -> None:
+    paid = world.customer("hobbyist")
+    world.set_alerts(paid, budget(dollars, action), "budget")
+
+    usage = paid.usage()
+    assert (usage.refusal_reason, usage.budget.blocking, usage.budget.exceeded) == (reason, bool(reason), dollars < 15)
+    assert (usage.budget.spent.units, usage.budget.remaining.units) == (15, 0)
+    assert len(world.alerts_of(paid)) == (dollars < 15)
+    if reason:
+        assert refusal(paid.complete)[1].reason == reason
+    else:
+        list(paid.complete())
+
+
+def test_sessions_are_listed_newest_first(world: World) -> None:
+    free = world.customer()
+    list(free.complete(request_id="a", labels={"team": "x"}))
+    refusal(lambda: free.complete(request_id="b", labels={"echo.fail_after": "0"}))
+    stub = world.target.usage.ListSessions
+    all_of_them = free.call(stub, usages.ListSessionsRequest()).sessions
+    labelled = free.call(stub, usages.ListSessionsRequest(labels={"team": "x"})).sessions
+    released = free.call(stub, usages.ListSessionsRequest(states=[types.SESSION_STATE_RELEASED])).sessions
+
+    assert [record.session.request_id for record in all_of_them] == ["b", "a"]
+    assert [record.session.request_id for record in labelled] == ["a"]
+    assert [record.session.request_id for record in released] == ["b"]
+
+
+def test_usage_is_watched(world: World) -> None:
+    free = world.customer()
+    watch = world.target.usage.WatchUsage(usages.WatchUsageRequest(), metadata=free.metadata, timeout=CALL_SECONDS)
+    at_once = next(watch).usage
+    list(free.complete())
+    for seen in watch:
+        if seen.usage.sessions_used:
+            break
+    watch.cancel()
+
+    assert (at_once.sessions_used, seen.usage.sessions_used, seen.usage.sessions_reserved) == (0, 1, 0)
+
+
+def test_the_forecast_carries_the_mean_on(world: World) -> None:
+    free = world.customer()
+    for _ in range(10):
+        list(free.complete())
+    world.fake.advance(days=10)
+    forecast = free.call(world.target.usage.GetForecast, usages.GetForecastRequest()).forecast
+
+    assert forecast.method == usages.FORECAST_METHOD_DAILY_MEAN
+    assert forecast.projected_sessions in range(28, 32)
+    assert forecast.sessions_used == 10
+    assert world.fake.now < forecast.limit_reach_time.ToDatetime(world.fake.now.tzinfo)
+
+
+def test_advice_follows_the_figures(world: World) -> None:
+    paid = world.customer("starter")
+    list(paid.complete())
+    analysis = paid.call(world.target.usage.AnalyzeCosts, usages.AnalyzeCostsRequest()).cost_analysis
+
+    assert [(one.kind, one.suggested_plan_id) for one in analysis.recommendations] == [
+        (usages.RECOMMENDATION_KIND_COST_REDUCTION, ""),
+        (usages.RECOMMENDATION_KIND_PLAN_OPTIMIZATION, "free"),
+    ]
+    assert [(item.provider, item.totals.sessions_committed) for item in analysis.items] == [("echo", 1)]
+    assert not analysis.HasField("provider_cost")
+
+
+def test_an_estimate_names_what_fits(world: World) -> None:
+    free = world.customer()
+    request = usages.EstimateCostRequest(sessions_per_month=900, provider="bedrock", model="claude-3-sonnet")
+    estimates = free.call(world.target.usage.EstimateCost, request).estimates
+    managed = [one for one in estimates if one.credential_mode == types.CREDENTIAL_MODE_MANAGED]
+
+    assert [(one.plan_id, one.offer_id, one.total.units) for one in managed] == [
+        ("starter", "", 50),
+        ("professional", "", 200),
+        ("professional", "volume-10k", 99),
+    ]
+    assert not any(one.HasField("total") for one in estimates if one not in managed)
+
+
+def test_what_the_fake_does_not_have_is_said(world: World) -> None:
+    free = world.customer()
+    stub = InvoiceServiceStub(world.channel)
+    code, info = refusal(lambda: free.call(stub.ListInvoices, invoices.ListInvoicesRequest()))
+
+    assert (code, info.reason) == (grpc.StatusCode.UNIMPLEMENTED, "METHOD_NOT_AVAILABLE")
