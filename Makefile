@@ -34,8 +34,9 @@ run: $(READY) ## Starts all services, streams one session, and serves until Ctrl
 demo: $(READY) ## The same, then exits
 	@exec $(BIN)/python -m services --demo --once
 
-migrate: $(READY) ## Brings the schema of FLOWSTACK_BILLING_DATABASE to the newest revision
-	@exec $(BIN)/python -m services.billing.migrate
+migrate: $(READY) ## Brings the schemas of billing's and the vault's databases to their newest revisions
+	@$(BIN)/python -m services.billing.migrate
+	@$(BIN)/python -m services.vault.migrate
 
 test: $(READY) ## Runs every test
 	$(BIN)/python -m pytest -m "not long" -n auto --maxprocesses 4 --dist loadfile

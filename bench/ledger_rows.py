@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy import insert, text
 
 from bench.ingest import ACCOUNTS_WITH_EVENTS, account_rows
-from services.billing.adapters.migrations.steps import migrate
-from services.billing.adapters.sql.connect import engine_for, name_of
+from services.billing.adapters.migrations.steps import MIGRATIONS, OWNER
 from services.billing.adapters.sql.tables import ACCOUNTS, LEDGER
+from services.shared.database.connect import engine_for, name_of
 
 ROWS_OF_ACCOUNT = 1_000
 """Sessions of one account, all in its present period: so many customers as there are thousands of rows."""
@@ -28,18 +28,18 @@ TEXTS: dict[str, Any] = {
 
 async def prepare(address: str) -> None:
     """Makes the schema, and the accounts that the events of `bench.ingest` are of."""
-    engine = engine_for(address)
+    engine = engine_for(address, OWNER)
     async with engine.begin() as connection:
         if engine.dialect.name == "sqlite":
             await connection.exec_driver_sql("BEGIN IMMEDIATE")
-        await connection.run_sync(migrate, name_of(engine))
+        await connection.run_sync(MIGRATIONS.migrate, name_of(engine))
         await connection.execute(insert(ACCOUNTS), account_rows(ACCOUNTS_WITH_EVENTS))
     await engine.dispose()
 
 
 async def fill(address: str, account_id: str, rows: int) -> None:
     """Appends counted sessions: `ROWS_OF_ACCOUNT` of the account, and as many of each of others up to `rows`."""
-    engine = engine_for(address)
+    engine = engine_for(address, OWNER)
     now_us = time.time_ns() // 1000
     values: dict[str, Any] = {column.name: "''" if column.type.python_type is str else "0" for column in LEDGER.c}
     values |= {

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.go_programs import PROGRAMS
 
-pytest_plugins = ("tests.support.postgres", "tests.support.database")
+pytest_plugins = ("tests.support.postgres", "tests.support.database", "tests.support.vault")
 
 # A loaded machine is not a defect of what is tested.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -20,7 +20,6 @@ from services.billing.payments import PaymentProvider
 from services.billing.service.accounts import AccountService
 from services.billing.service.api_keys import ApiKeyService
 from services.billing.service.audit import AuditService
-from services.billing.service.background import Backoff, keep_running
 from services.billing.service.booking import Booking
 from services.billing.service.context import Context
 from services.billing.service.corrections import CorrectionService
@@ -40,6 +39,7 @@ from services.billing.servicer.subscriptions import SubscriptionServicer
 from services.billing.servicer.usage import UsageServicer
 from services.shared import log
 from services.shared.auth import Authenticator, Caller, CallerKind
+from services.shared.background import Backoff, keep_running, stop
 from services.shared.channel import connect
 from services.shared.clock import Clock, SystemClock
 from services.shared.secret import Secret
@@ -103,7 +103,7 @@ async def running(settings: BillingSettings, clock: Clock, backoff: Backoff) -> 
             works["payments"] = PaymentDispatcher(context, provider, backoff).run_once
         for name, work in works.items():
             task = asyncio.create_task(keep_running(name, work, backoff), name=name)
-            stack.push_async_callback(_stop, task)
+            stack.push_async_callback(stop, task)
         yield ServiceHost("billing", settings, _ports(settings, context, dispatcher, api_keys))
 
 
@@ -117,11 +117,6 @@ async def _payment_provider(settings: BillingSettings, stack: AsyncExitStack) ->
     client = StripeClient(settings.stripe_api_key, settings.stripe_base_url)
     stack.push_async_callback(client.close)
     return client
-
-
-async def _stop(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
 
 
 async def _assert_catalogue_is_whole(database: Database, catalogue: Catalogue) -> None:

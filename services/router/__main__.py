@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack
 from flowstack_protos.router.v1 import router_service_pb2, router_service_pb2_grpc
 
 from services.router import catalog
-from services.router.adapters.billing_client import ApiKeys, BillingClient
 from services.router.adapters.quota_client import QuotaClient
 from services.router.catalog import Catalog
 from services.router.config import RouterSettings
@@ -22,6 +21,7 @@ from services.router.resolver import Resolver
 from services.router.service import RouterService
 from services.router.servicer import POLICIES, RouterServicer
 from services.shared import log
+from services.shared.api_keys import ApiKeys, BillingClient
 from services.shared.auth import Authenticator
 from services.shared.channel import connect
 from services.shared.clock import SystemClock

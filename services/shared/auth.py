@@ -13,7 +13,7 @@ from typing import Final
 
 import grpc
 
-from services.shared.errors import FlowStackError, Reason
+from services.shared.errors import FlowStackError, Reason, invalid_request
 from services.shared.secret import Secret
 
 AUTHORIZATION: Final = "authorization"
@@ -176,3 +176,23 @@ def check_account(caller: Caller, account_id: str) -> None:
             "The API key belongs to another account than account_id names. "
             "Leave account_id out or use that account's key.",
         )
+
+
+def account_of_call(account_id: str) -> str:
+    """The account that a call acts on: a customer's is the key's, and an admin has to name it.
+
+    The interceptor has refused a customer who names another account already.
+
+    Raises:
+        FlowStackError: INVALID_REQUEST for an admin who names none.
+    """
+    account_id = account_or_all(account_id)
+    if not account_id:
+        raise invalid_request("account_id", "must be set in a call with the admin token")
+    return account_id
+
+
+def account_or_all(account_id: str) -> str:
+    """The same, where an admin who names none means every account: empty then."""
+    caller = current_caller()
+    return caller.account_id if caller.kind is CallerKind.CUSTOMER else account_id

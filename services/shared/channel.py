@@ -8,6 +8,7 @@ from typing import Final
 import grpc
 
 from services.shared.auth import AUTHORIZATION
+from services.shared.secret import Secret
 from services.shared.settings import CommonSettings
 from services.shared.tls import channel_credentials
 
@@ -40,13 +41,19 @@ class ServiceChannel:
         await self.channel.close()
 
 
-def connect(address: str, settings: CommonSettings) -> ServiceChannel:
+def connect(address: str, settings: CommonSettings, token: Secret | None = None) -> ServiceChannel:
     """Opens a channel to the service at `address`; it connects by itself, at once or later.
+
+    Args:
+        address: where.
+        settings: the caller's.
+        token: what proves the caller; the internal token unless told.
 
     Raises:
         StartupError: secrets or certificates are missing.
     """
-    metadata = ((AUTHORIZATION, f"Bearer {settings.internal_tokens()[0].reveal()}"),)
+    token = settings.internal_tokens()[0] if token is None else token
+    metadata = ((AUTHORIZATION, f"Bearer {token.reveal()}"),)
     credentials = channel_credentials(settings)
     if credentials is None:
         return ServiceChannel(grpc.aio.insecure_channel(address, options=OPTIONS), metadata)

@@ -71,13 +71,25 @@ async def test_it_calls_each_service(suite: Suite, grpcurl: str) -> None:
         assert json.loads(health) == {"status": "SERVING"}
 
 
-async def test_a_declared_method_that_is_not_served_yet_says_so(suite: Suite, grpcurl: str) -> None:
+async def test_a_document_goes_through_the_vault(suite: Suite, grpcurl: str) -> None:
     _, secret = await suite.open_account("free")
-    result = await run(
-        grpcurl, "-plaintext", "-H", f"authorization: Bearer {secret}", "-d", '{"collection": "c"}',
-        suite.settings.vault_address, "flowstack.vault.v1.VaultService/Query",
-    )  # fmt: skip
-    assert "Code: Unimplemented" in result.stderr
+
+    async def call(method: str, body: object) -> subprocess.CompletedProcess[str]:
+        return await run(
+            grpcurl, "-plaintext", "-H", f"authorization: Bearer {secret}", "-d", json.dumps(body),
+            suite.settings.vault_address, f"flowstack.vault.v1.VaultService/{method}",
+        )  # fmt: skip
+
+    stored = await call("Store", {"collection": "c", "key": "k", "document_json": '{"n": 9007199254740993}'})
+    assert json.loads(stored.stdout) == {"key": "k", "version": 1}, stored.stderr
+    wanted = {"collection": "c", "filter_json": '{"n": {"$gt": 9007199254740992}}', "sort": [{"field": "n"}]}
+    (document,) = json.loads((await call("Query", wanted)).stdout)["documents"]
+    assert (document["key"], document["document_json"]) == ("k", '{"n": 9007199254740993}')
+    listed = json.loads((await call("ListCollections", {})).stdout)
+    assert [one["document_count"] for one in listed["collections"]] == [1]
+    assert "DOCUMENT_NOT_FOUND" in (await call("Retrieve", {"collection": "c", "key": "other"})).stderr
+    assert json.loads((await call("Delete", {"collection": "c", "key": "k"})).stdout) == {"deleted_count": 1}
+    assert (await suite.usage(secret)).sessions_used == 0, "the vault costs no session"
 
 
 async def test_channelz_stands_on_the_admin_port(suite: Suite, grpcurl: str) -> None:

@@ -14,10 +14,10 @@ from services.billing.adapters.quota_client import QuotaClient
 from services.billing.domain.leases import LeaseState, share
 from services.billing.domain.ledger import LedgerEntry, PartitionLease, PositionedEntry
 from services.billing.ledger_store import LedgerInsert
-from services.billing.service.background import Backoff, keep_running
 from services.billing.service.booking import Booking
 from services.billing.service.context import Context
 from services.billing.service.reader import SessionEventReader
+from services.shared.background import Backoff, keep_running
 from services.shared.channel import ServiceChannel
 from tests.simulation.hosts import METADATA, HostClock, Surroundings
 from tests.simulation.oracle import Key, Oracle

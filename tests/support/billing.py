@@ -19,7 +19,7 @@ from flowstack_protos.billing.v1.usage_service_pb2_grpc import UsageServiceStub
 
 from services.billing.__main__ import running
 from services.billing.config import BillingSettings
-from services.billing.service.background import Backoff
+from services.shared.background import Backoff
 from services.shared.clock import Clock
 from services.shared.errors import FlowStackError
 from services.shared.secret import Secret

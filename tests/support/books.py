@@ -16,13 +16,13 @@ from services.billing.domain.paging import PageTokens
 from services.billing.domain.usage import QuotaReading
 from services.billing.invoice_store import InvoiceFilter
 from services.billing.service.accounts import AccountService, NewAccount
-from services.billing.service.background import Backoff
 from services.billing.service.context import Context
 from services.billing.service.corrections import Correction, CorrectionService
 from services.billing.service.dispatcher import EntitlementDispatcher
 from services.billing.service.invoices import InvoiceService
 from services.billing.service.scheduler import Scheduler
 from services.billing.service.subscriptions import SubscriptionService, Wish
+from services.shared.background import Backoff
 from services.shared.clock import Clock
 from services.shared.secret import Secret
 

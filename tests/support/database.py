@@ -10,7 +10,7 @@ from typing import Any, Final
 import pytest
 from sqlalchemy import Connection, create_engine, inspect, make_url, text
 
-from services.billing.adapters.migrations.steps import migrate
+from services.billing.adapters.migrations.steps import MIGRATIONS
 from services.billing.adapters.sql.database import Database, open_database
 from tests.support.postgres import Databases
 
@@ -55,7 +55,7 @@ def everything_in(address: str) -> bytes:
 def migrated(address: str) -> str:
     """The address of a database, whose schema is the current one now."""
     with connection_to(address) as connection:
-        migrate(connection, "the database of a test")
+        MIGRATIONS.migrate(connection, "the database of a test")
     return address
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -38,6 +37,7 @@ from services.shared.secret import Secret
 from services.shared.server import Port, Registration, ServiceHost
 from services.shared.settings import load
 from tests.support.clock import SECOND_US, ManualClock, us
+from tests.support.threads import in_thread
 
 ACCOUNT: Final = "acct_one"
 OTHER: Final = "acct_two"
@@ -294,43 +294,9 @@ def stub(channel: grpc.aio.Channel) -> quota_service_pb2_grpc.QuotaServiceAsyncS
     return quota_service_pb2_grpc.QuotaServiceStub(channel)
 
 
-@contextmanager
-def quota_server_in_thread(folder: Path) -> Iterator[QuotaServer]:
+def quota_server_in_thread(folder: Path) -> AbstractContextManager[QuotaServer]:
     """A real quota server in a thread with a loop of its own, for blocking clients."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="quota-server", daemon=True)
-    thread.start()
-
-    async def serve(stop: asyncio.Event, ready: asyncio.Future[QuotaServer]) -> None:
-        try:
-            async with quota_server(folder) as server:
-                ready.set_result(server)
-                await stop.wait()
-        except BaseException as error:
-            if not ready.done():
-                ready.set_exception(error)
-            raise
-
-    async def begin() -> tuple[asyncio.Event, asyncio.Task[None], QuotaServer]:
-        stop, ready = asyncio.Event(), loop.create_future()
-        task = asyncio.create_task(serve(stop, ready))
-        return stop, task, await ready
-
-    try:
-        stop, task, server = asyncio.run_coroutine_threadsafe(begin(), loop).result()
-        try:
-            yield server
-        finally:
-            loop.call_soon_threadsafe(stop.set)
-            asyncio.run_coroutine_threadsafe(_ended(task), loop).result()
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
-
-
-async def _ended(task: asyncio.Task[None]) -> None:
-    await task
+    return in_thread(lambda: quota_server(folder))
 
 
 async def prune_all(store: Store) -> None:

@@ -2,38 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Final
-
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 from google.type import money_pb2
 
-MICRO: Final = 1_000_000
+from services.shared.times import MICRO, optional_time_to_proto, time_to_proto, us_from_duration, us_from_proto
 
-
-def time_to_proto(time_us: int) -> Timestamp:
-    """Microseconds since 1970 to Timestamp."""
-    seconds, microseconds = divmod(time_us, MICRO)
-    return Timestamp(seconds=seconds, nanos=microseconds * 1000)
-
-
-def optional_time_to_proto(time_us: int) -> Timestamp | None:
-    """Microseconds since 1970 to Timestamp; None for 0, which means unset."""
-    return time_to_proto(time_us) if time_us else None
-
-
-def us_from_proto(time: Timestamp) -> int:
-    """Timestamp to microseconds since 1970; an unset one is 0."""
-    return time.seconds * MICRO + time.nanos // 1000
-
-
-def us_from_duration(message: Message, field: str) -> int | None:
-    """A Duration field in microseconds; None where it is unset."""
-    if not message.HasField(field):
-        return None
-    duration: Duration = getattr(message, field)
-    return duration.seconds * MICRO + duration.nanos // 1000
+__all__ = [
+    "micro_from_money",
+    "money_to_proto",
+    "optional_time_to_proto",
+    "time_to_proto",
+    "us_from_duration",
+    "us_from_proto",
+]
 
 
 def money_to_proto(micro: int) -> money_pb2.Money:

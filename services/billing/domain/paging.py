@@ -1,62 +1,14 @@
-"""Page tokens: opaque, and good for the call that they were answered to alone."""
+"""Where pages of lists end."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
-import hmac
-import json
-from collections.abc import Sequence
-from typing import Final
+from services.shared import paging
+from services.shared.paging import PAGE_SIZE_DEFAULT
 
-from services.shared.errors import FlowStackError, invalid_request
-from services.shared.secret import Secret
-
-PAGE_SIZE_DEFAULT: Final = 50
-_TAG_BYTES: Final = 16
+__all__ = ["PAGE_SIZE_DEFAULT", "PageTokens", "Position"]
 
 Position = tuple[int, str]
 """The place of the last row of a page, in the list's own order: a number, then an id."""
 
-
-class PageTokens:
-    """Makes and reads page tokens.
-
-    A token is a position and a keyed digest of it and of the call's scope: method, account and filters. So another
-    call's token is told from this one's without keeping either.
-    """
-
-    def __init__(self, key: Secret) -> None:
-        self._key = hashlib.sha256(b"page tokens" + key.reveal().encode()).digest()
-
-    def seal(self, scope: Sequence[str], position: Position) -> str:
-        """The token for the page after `position`."""
-        body = json.dumps(position, separators=(",", ":")).encode()
-        return base64.urlsafe_b64encode(self._tag(scope, body) + body).decode().rstrip("=")
-
-    def open(self, scope: Sequence[str], token: str) -> Position | None:
-        """The position that `token` goes on after; None for an empty token, the first page.
-
-        Raises:
-            FlowStackError: INVALID_REQUEST: malformed, or another call's token.
-        """
-        if not token:
-            return None
-        try:
-            data = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
-        except (binascii.Error, ValueError):
-            raise _foreign() from None
-        tag, body = data[:_TAG_BYTES], data[_TAG_BYTES:]
-        if not hmac.compare_digest(tag, self._tag(scope, body)):
-            raise _foreign()
-        number, text = json.loads(body)
-        return (number, text)
-
-    def _tag(self, scope: Sequence[str], body: bytes) -> bytes:
-        message = json.dumps([*scope]).encode() + b"\0" + body
-        return hmac.digest(self._key, message, hashlib.sha256)[:_TAG_BYTES]
-
-
-def _foreign() -> FlowStackError:
-    return invalid_request("page_token", "must be the next_page_token of the same call with the same fields")
+PageTokens = paging.PageTokens[Position]
+"""Makes and reads the tokens of such pages."""

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Final
 
 from services.billing.domain.entitlements import EntitlementStatus
-from services.billing.service.background import Backoff
 from services.billing.service.context import Context
 from services.billing.store import PendingEntitlement, Transaction
+from services.shared.background import Backoff
 from services.shared.errors import FlowStackError, Reason
 from services.shared.log import get_logger
 

@@ -10,9 +10,9 @@ from services.billing.domain.model import Account
 from services.billing.domain.payments import PaymentErrandKind
 from services.billing.invoice_store import PaymentErrand
 from services.billing.payments import PaymentProvider
-from services.billing.service.background import Backoff
 from services.billing.service.context import Context
 from services.billing.store import Transaction
+from services.shared.background import Backoff
 from services.shared.errors import FlowStackError, Reason
 from services.shared.log import get_logger
 

@@ -15,12 +15,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, inspect
 
-from services.billing.adapters.migrations.steps import config_for, migrate, problem_of_schema
+from services.billing.adapters.migrations.steps import MIGRATIONS
 from services.billing.adapters.sql.database import Database, open_database
 from services.billing.adapters.sql.tables import METADATA
 from services.billing.domain.entitlements import Entitlement
 from services.billing.domain.ledger import LedgerEntry, PositionedEntry
 from services.billing.store import Transaction
+from services.shared.database.migrations import Migrations
 from services.shared.errors import FlowStackError
 from services.shared.settings import StartupError
 from tests.support.database import connection_to, read_rows
@@ -100,27 +101,27 @@ async def test_an_address_of_another_kind_is_refused(bad: str) -> None:
 
 def test_migrations_make_the_tables_that_the_code_knows(empty: str) -> None:
     with connection_to(empty) as connection:
-        migrate(connection, "m.db")
+        MIGRATIONS.migrate(connection, "m.db")
         assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
-        assert problem_of_schema(connection) == ""
+        assert MIGRATIONS.problem_of_schema(connection) == ""
 
 
 def test_migrations_go_up_and_down(empty: str) -> None:
     with connection_to(empty) as connection:
         for _ in range(2):
-            migrate(connection, "m.db")
+            MIGRATIONS.migrate(connection, "m.db")
             assert set(inspect(connection).get_table_names()) >= set(METADATA.tables)
-            command.downgrade(config_for(connection), "base")
+            command.downgrade(MIGRATIONS.config_for(connection), "base")
             inspect(connection).clear_cache()
             assert set(inspect(connection).get_table_names()) == {"alembic_version"}
 
 
 def test_a_shared_database_is_not_served_until_it_is_current(empty: str) -> None:
     with connection_to(empty) as connection:
-        assert "make migrate" in problem_of_schema(connection)
-        migrate(connection, "m.db")
+        assert "make migrate" in MIGRATIONS.problem_of_schema(connection)
+        MIGRATIONS.migrate(connection, "m.db")
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
-        assert "newer version" in problem_of_schema(connection)
+        assert "newer version" in MIGRATIONS.problem_of_schema(connection)
 
 
 def test_no_unique_key_can_hold_null() -> None:
@@ -201,12 +202,14 @@ async def test_a_newer_entitlement_is_not_marked_by_an_older_answer(database: Da
 
 
 async def test_a_migration_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail_halfway(connection: Connection, name: str) -> None:
-        migrate(connection, name)
+    migrate = Migrations.migrate
+
+    def fail_halfway(migrations: Migrations, connection: Connection, name: str) -> None:
+        migrate(migrations, connection, name)
         raise RuntimeError("the power went out")
 
     with monkeypatch.context() as patched:
-        patched.setattr("services.billing.adapters.sql.database.migrate", fail_halfway)
+        patched.setattr("services.shared.database.migrations.Migrations.migrate", fail_halfway)
         with pytest.raises(RuntimeError):
             await open_database(address(tmp_path))
     with closing(sqlite3.connect(tmp_path / "billing.db")) as connection:

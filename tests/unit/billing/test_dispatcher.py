@@ -12,10 +12,10 @@ from services.billing.domain.entitlements import Entitlement
 from services.billing.domain.ledger import EventBatch
 from services.billing.domain.paging import PageTokens
 from services.billing.domain.usage import QuotaReading
-from services.billing.service.background import Backoff
 from services.billing.service.context import Context
 from services.billing.service.dispatcher import EntitlementDispatcher
 from services.billing.store import PendingEntitlement
+from services.shared.background import Backoff
 from services.shared.errors import FlowStackError, Reason
 from services.shared.secret import Secret
 from tests.support.clock import SECOND_US, ManualClock

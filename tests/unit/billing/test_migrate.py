@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from services.billing.adapters.migrations.steps import MIGRATIONS
 from services.billing.adapters.sql.database import open_database
 from services.billing.domain.ledger import PARTITIONS, LedgerEntry, PositionedEntry
-from services.billing.migrate import bring_to
+from services.shared.database.command import bring_to
 from services.shared.settings import StartupError
 from tests.support.database import connection_to, read_rows
 
@@ -20,7 +21,7 @@ EX_CONFIG = 78
 
 
 async def go(address: str, target: str = "head", *, allow_loss: bool = False, check: bool = False) -> None:
-    await bring_to(address, target, allow_loss=allow_loss, check=check)
+    await bring_to(MIGRATIONS, address, target, allow_loss=allow_loss, check=check)
 
 
 def entry(session_id: str) -> LedgerEntry:

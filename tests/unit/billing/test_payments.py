@@ -12,8 +12,8 @@ from services.billing.adapters.sql.database import Database
 from services.billing.adapters.stripe_client import StripeClient
 from services.billing.domain.invoices import CreditNote, CreditNoteLine, Invoice
 from services.billing.payments import PublishedInvoice
-from services.billing.service.background import Backoff
 from services.billing.service.payments import PaymentDispatcher
+from services.shared.background import Backoff
 from services.shared.errors import FlowStackError, Reason
 from services.shared.secret import Secret
 from tests.support.books import Books

@@ -1,99 +1,14 @@
-"""Runs the migrations, and says how a database's schema stands against them."""
+"""The history of billing's schema, and whose database it is."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
+from services.shared.database.connect import Owner
+from services.shared.database.migrations import Migrations
+from services.shared.errors import Reason
 
-from services.shared.settings import StartupError
+OWNER: Final = Owner("billing", "FLOWSTACK_BILLING_DATABASE", Reason.BILLING_UNAVAILABLE)
 
-NEWEST: Final = "head"
-"""The name of the newest revision."""
-
-OnStep = Callable[[str, str, str], None]
-"""Is told of a step: the revision before it, the one after it, and what it is about; empty for no revision."""
-
-_FOLDER: Final = Path(__file__).parent
-_LOCK: Final = 0x666C6F77
-"""The advisory lock that a migration holds on PostgreSQL."""
-
-
-def config_for(connection: Connection) -> Config:
-    """Alembic's configuration for an open connection; the caller's transaction is the migration's."""
-    config = Config()
-    config.set_main_option("script_location", str(_FOLDER))
-    config.attributes["connection"] = connection
-    return config
-
-
-def migrate(connection: Connection, name: str, target: str = NEWEST, on_step: OnStep | None = None) -> None:
-    """Brings the schema to a revision, up or down; by default to the newest.
-
-    Args:
-        connection: in a transaction, which the caller commits.
-        name: what the database is called in a message.
-        target: the revision; `base` for an empty database.
-        on_step: is told of each step that was taken.
-
-    Raises:
-        StartupError: the schema is of a newer version of billing, or there is no such revision.
-    """
-    config = config_for(connection)
-    config.attributes["on_step"] = on_step
-    scripts = ScriptDirectory.from_config(config)
-    if connection.dialect.name == "postgresql":
-        # One at a time, and as long as it takes; but what cannot be locked at once is not waited for.
-        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
-    if _unknown(connection, scripts):
-        raise StartupError(
-            f"{name} was written by a newer version of billing. Run that version, or set FLOWSTACK_BILLING_DATABASE "
-            "to another database."
-        )
-    if target != "base" and target not in (NEWEST, *_known(scripts)):
-        raise StartupError(f"There is no revision {target}. There are: base, {', '.join(sorted(_known(scripts)))}.")
-    if is_downwards(connection, target):
-        command.downgrade(config, target)
-    else:
-        command.upgrade(config, target)
-
-
-def is_downwards(connection: Connection, target: str) -> bool:
-    """Whether `target` lies behind the schema's revision, so that going there drops what came since."""
-    if target == NEWEST:
-        return False
-    scripts = ScriptDirectory.from_config(config_for(connection))
-    # From the newest to the oldest.
-    order = [script.revision for script in scripts.walk_revisions()]
-    present = [order.index(revision) for revision in revisions(connection) if revision in order]
-    return bool(present) and (target == "base" or (target in order and order.index(target) > min(present)))
-
-
-def problem_of_schema(connection: Connection) -> str:
-    """What keeps billing from serving with this schema, as the end of a sentence about it; empty for nothing."""
-    scripts = ScriptDirectory.from_config(config_for(connection))
-    if _unknown(connection, scripts):
-        return "was written by a newer version of billing. Run that version, or name another database."
-    if set(revisions(connection)) != set(scripts.get_heads()):
-        return "has not the current schema. Run `make migrate`; billing never changes a shared database by itself."
-    return ""
-
-
-def revisions(connection: Connection) -> tuple[str, ...]:
-    """The schema's revision; empty for an empty database."""
-    return MigrationContext.configure(connection).get_current_heads()
-
-
-def _known(scripts: ScriptDirectory) -> set[str]:
-    return {script.revision for script in scripts.walk_revisions()}
-
-
-def _unknown(connection: Connection, scripts: ScriptDirectory) -> bool:
-    return not _known(scripts).issuperset(revisions(connection))
+MIGRATIONS: Final = Migrations(OWNER, Path(__file__).parent)

@@ -251,8 +251,9 @@ class Sort(_message.Message):
     and `_update_time` for the document's own. 1 to 256 bytes.
     """
     direction: Global___SortDirection.ValueType
-    """The order; unspecified for ascending. Numbers, texts and the rest sort apart, and what is missing comes
-    first in ascending order.
+    """The order; unspecified for ascending. Ascending, what is missing comes first, then null, numbers, texts by code
+    point, false, true, and at last objects and arrays, which are all alike. Texts are told apart by their first
+    127 characters, numbers by some 120 digits.
     """
     def __init__(
         self,
@@ -287,8 +288,13 @@ class QueryRequest(_message.Message):
     filter_json: _builtins.str
     """Which documents: a JSON object of at most 64 KiB; empty for all. `{"path": value}` is equality, and
     `{"path": {"$op": value}}` compares with $eq, $ne, $gt, $gte, $lt, $lte, $in, $nin, $exists; $and and $or take
-    an array of filters, $not a filter. Paths have dots. At most 16 levels and 256 conditions; anything else is
-    INVALID_ARGUMENT / INVALID_REQUEST.
+    an array of filters, not empty, $not a filter. Paths have dots between names and array positions. At most 16
+    levels and 256 conditions; anything else is INVALID_ARGUMENT / INVALID_REQUEST.
+
+    Equal are values of one kind: 1 and 1.0, objects with the same members in any order, arrays as a whole. null is
+    equal to null alone. $gt and its like compare numbers with numbers, texts with texts by code point, and false
+    with true; they do not hold for another kind, or where nothing is there. $ne, $nin and $not hold exactly where
+    $eq, $in and the filter do not, so also where nothing is there.
     """
     limit: _builtins.int
     """At most this many on a page, 0 to 1,000; 0 means 50. Fewer may come although there are more, because a page
@@ -296,7 +302,7 @@ class QueryRequest(_message.Message):
     """
     page_token: _builtins.str
     """The next_page_token of the previous answer, with every other field but limit unchanged; empty for the first
-    page. Another call's token is INVALID_ARGUMENT / INVALID_REQUEST.
+    page. Another call's token is INVALID_ARGUMENT / INVALID_REQUEST. At most 8 KiB.
     """
     @_builtins.property
     def sort(self) -> _containers.RepeatedCompositeFieldContainer[Global___Sort]:
@@ -468,8 +474,8 @@ class Collection(_message.Message):
     document_count: _builtins.int
     """How many documents it holds."""
     size_bytes: _builtins.int
-    """The bytes of its documents, which count towards the account's capacity. int64, because they may not fit
-    into 32 bits.
+    """The bytes of its documents and their keys, which count towards the account's capacity. int64, because they may
+    not fit into 32 bits.
     """
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
@@ -504,7 +510,7 @@ class ListCollectionsResponse(_message.Message):
     next_page_token: _builtins.str
     """For the next page; empty when this was the last."""
     used_bytes: _builtins.int
-    """The bytes that all of the account's documents use, int64 for the reason given at Collection.size_bytes."""
+    """The bytes that all of the account's documents and keys use, int64 for the reason given at Collection.size_bytes."""
     capacity_bytes: _builtins.int
     """The bytes that they may use."""
     @_builtins.property

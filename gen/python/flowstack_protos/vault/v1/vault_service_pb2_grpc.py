@@ -33,12 +33,15 @@ class VaultServiceStub:
     the key's, and another one is refused with PERMISSION_DENIED / ACCOUNT_MISMATCH. The operator calls with the
     admin token and has to name the account. Accounts never see each other's documents, whatever the filter.
 
-    Documents are JSON objects in text. Numbers keep what they are: an integer comes back as an integer. A
-    document is refused that is not a JSON object, nests deeper than 64, repeats a name within an object, or holds
-    a NUL character. One whose expire_time has passed is as if deleted.
+    Documents are JSON objects in text, and come back as the text that was stored: an integer as an integer, however
+    large. A document is refused that is not a JSON object, nests deeper than 64, repeats a name within an object,
+    or holds a NUL character, half of a surrogate pair, or a number whose exponent has more than 9 digits. One whose
+    expire_time has passed is as if deleted.
 
     Every method can answer UNAUTHENTICATED / API_KEY_MISSING, API_KEY_INVALID, API_KEY_REVOKED or
-    API_KEY_EXPIRED, and INVALID_ARGUMENT / INVALID_REQUEST with a BadRequest that names the fields.
+    API_KEY_EXPIRED; INVALID_ARGUMENT / INVALID_REQUEST with a BadRequest that names the fields; UNAVAILABLE /
+    VAULT_UNAVAILABLE where its database, and BILLING_UNAVAILABLE where billing does not answer about a key that was
+    not seen lately.
     """
 
     def __init__(self, channel):
@@ -82,12 +85,15 @@ class VaultServiceServicer:
     the key's, and another one is refused with PERMISSION_DENIED / ACCOUNT_MISMATCH. The operator calls with the
     admin token and has to name the account. Accounts never see each other's documents, whatever the filter.
 
-    Documents are JSON objects in text. Numbers keep what they are: an integer comes back as an integer. A
-    document is refused that is not a JSON object, nests deeper than 64, repeats a name within an object, or holds
-    a NUL character. One whose expire_time has passed is as if deleted.
+    Documents are JSON objects in text, and come back as the text that was stored: an integer as an integer, however
+    large. A document is refused that is not a JSON object, nests deeper than 64, repeats a name within an object,
+    or holds a NUL character, half of a surrogate pair, or a number whose exponent has more than 9 digits. One whose
+    expire_time has passed is as if deleted.
 
     Every method can answer UNAUTHENTICATED / API_KEY_MISSING, API_KEY_INVALID, API_KEY_REVOKED or
-    API_KEY_EXPIRED, and INVALID_ARGUMENT / INVALID_REQUEST with a BadRequest that names the fields.
+    API_KEY_EXPIRED; INVALID_ARGUMENT / INVALID_REQUEST with a BadRequest that names the fields; UNAVAILABLE /
+    VAULT_UNAVAILABLE where its database, and BILLING_UNAVAILABLE where billing does not answer about a key that was
+    not seen lately.
     """
 
     def Store(self, request, context):
@@ -116,6 +122,11 @@ class VaultServiceServicer:
         empty. Customer for its own account, admin.
 
         Pages show each document at most once; one that changes its place meanwhile may be missed.
+
+        Where a collection holds 1,000 documents or more, an index is made of what is sorted by first, or of a path at
+        which one value is demanded, from the first such query on. It is in use once it is complete, seconds or minutes
+        later. A collection has at most 8 and an account 64; one that was not used for 7 days makes room.
+        Errors: DEADLINE_EXCEEDED / CALL_TIME_LIMIT when it looks through documents for 20 s without an end.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -125,8 +136,10 @@ class VaultServiceServicer:
         """Deletes a document, those that a filter lets through, or a whole collection. Deleting what is not there
         deletes 0. Idempotent without if_version. Customer for its own account, admin.
 
-        An empty filter is refused: a whole collection is deleted by saying so.
-        Errors: ABORTED / VERSION_MISMATCH.
+        An empty filter is refused: a whole collection is deleted by saying so. Many documents go 500 at a time: where
+        the call fails midway some are gone, and a repeat goes on.
+        Errors: ABORTED / VERSION_MISMATCH, also where there is no document; DEADLINE_EXCEEDED / CALL_TIME_LIMIT as for
+        Query.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -183,12 +196,15 @@ class VaultService:
     the key's, and another one is refused with PERMISSION_DENIED / ACCOUNT_MISMATCH. The operator calls with the
     admin token and has to name the account. Accounts never see each other's documents, whatever the filter.
 
-    Documents are JSON objects in text. Numbers keep what they are: an integer comes back as an integer. A
-    document is refused that is not a JSON object, nests deeper than 64, repeats a name within an object, or holds
-    a NUL character. One whose expire_time has passed is as if deleted.
+    Documents are JSON objects in text, and come back as the text that was stored: an integer as an integer, however
+    large. A document is refused that is not a JSON object, nests deeper than 64, repeats a name within an object,
+    or holds a NUL character, half of a surrogate pair, or a number whose exponent has more than 9 digits. One whose
+    expire_time has passed is as if deleted.
 
     Every method can answer UNAUTHENTICATED / API_KEY_MISSING, API_KEY_INVALID, API_KEY_REVOKED or
-    API_KEY_EXPIRED, and INVALID_ARGUMENT / INVALID_REQUEST with a BadRequest that names the fields.
+    API_KEY_EXPIRED; INVALID_ARGUMENT / INVALID_REQUEST with a BadRequest that names the fields; UNAVAILABLE /
+    VAULT_UNAVAILABLE where its database, and BILLING_UNAVAILABLE where billing does not answer about a key that was
+    not seen lately.
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""What the router takes for an answer of billing, and what for its absence."""
+"""What a service takes for an answer of billing, and what for its absence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from flowstack_protos.billing.v1 import account_service_pb2 as billing_pb
 from flowstack_protos.billing.v1 import account_service_pb2_grpc as billing_grpc
 
-from services.router.adapters.billing_client import BillingClient
+from services.shared.api_keys import BillingClient
 from services.shared.errors import FlowStackError, Reason
 from services.shared.secret import Secret
 from services.shared.status import abort

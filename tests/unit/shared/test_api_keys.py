@@ -1,4 +1,4 @@
-"""How long the router believes what billing said of a key."""
+"""How long a service believes what billing said of a key."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from services.router.adapters import billing_client
-from services.router.adapters.billing_client import ApiKeys, Identity
+from services.shared import api_keys
+from services.shared.api_keys import ApiKeys, Identity
 from services.shared.auth import Caller, CallerKind
 from services.shared.errors import FlowStackError, Reason
 from services.shared.secret import Secret
@@ -174,7 +174,7 @@ async def test_keys_with_the_same_beginning_are_different_keys(keys: ApiKeys, bi
 
 
 async def test_memory_is_bounded(keys: ApiKeys, billing: FakeBilling, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(billing_client, "ENTRIES_MAX", 3)
+    monkeypatch.setattr(api_keys, "ENTRIES_MAX", 3)
     for name in "abcd":
         await keys.authenticate(Secret(name))
 
@@ -186,7 +186,7 @@ async def test_memory_is_bounded(keys: ApiKeys, billing: FakeBilling, monkeypatc
 async def test_wrong_keys_do_not_push_out_good_ones(
     keys: ApiKeys, billing: FakeBilling, clock: HandClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(billing_client, "ENTRIES_MAX", 3)
+    monkeypatch.setattr(api_keys, "ENTRIES_MAX", 3)
     await keys.authenticate(Secret("good"))
     billing.error = FlowStackError(Reason.API_KEY_INVALID, "No.")
     for number in range(10):

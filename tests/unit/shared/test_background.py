@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from services.billing.service.background import Backoff, keep_running
+from services.shared.background import Backoff, keep_running
 from services.shared.errors import FlowStackError, Reason
 
 

@@ -25,6 +25,12 @@ class Backoff:
         return doubled * (0.5 + 0.5 * self.jitter())
 
 
+async def stop(task: asyncio.Task[None]) -> None:
+    """Ends such work, and waits for its end."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 async def keep_running(name: str, work: Callable[[], Awaitable[bool]], backoff: Backoff) -> None:
     """Runs `work` again and again until cancelled; waits after a failure, longer after each one in a row.
 

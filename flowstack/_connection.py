@@ -1,0 +1,171 @@
+"""Who calls and where, and the channels that every agent of a process shares."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import grpc
+
+from flowstack._endpoints import Endpoint, Endpoints, endpoints_from
+from flowstack._errors import ConfigurationError
+
+CONNECT_SECONDS: Final = 5.0
+SESSION_SECONDS: Final = 310.0
+"""The router's ceiling of 300 s and a margin, so that the router is the one to say so."""
+CALL_SECONDS: Final = 30.0
+MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024
+KEY_SETTING: Final = "FLOWSTACK_API_KEY"
+
+_KEY: Final = re.compile(r"fs_[0-9A-Za-z_-]{8,253}")
+_OPTIONS: Final = [
+    ("grpc.min_reconnect_backoff_ms", int(CONNECT_SECONDS * 1000)),  # how long one attempt to connect may take
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 5000),
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.enable_retries", 0),  # the SDK retries by request_id, and says so
+]
+
+Metadata = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A key and the addresses that it is used at.
+
+    Attributes:
+        endpoints: where the services are.
+        metadata: what goes along with each call; it holds the key, so it is never shown.
+    """
+
+    endpoints: Endpoints
+    metadata: Metadata = field(repr=False)
+
+
+def connection_from(
+    api_key: str | None, environment: Mapping[str, str], endpoint: str | Mapping[str, str] | None = None
+) -> Connection:
+    """Checks a customer's key and the addresses.
+
+    Raises:
+        ConfigurationError: no key, one that cannot be a key, or a bad address.
+    """
+    key = api_key or environment.get(KEY_SETTING, "")
+    if not key:
+        raise ConfigurationError(
+            f"There is no API key. Give api_key=, or set {KEY_SETTING}; `flowstack keys create` makes one."
+        )
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
+        raise ConfigurationError(
+            "The API key is malformed: it has to be `fs_` and the letters and digits behind it, copied whole, "
+            "without spaces or quotes."
+        )
+    return Connection(endpoints_from(environment, endpoint), (("authorization", f"Bearer {key}"),))
+
+
+class _Shared:
+    """Channels by what they lead to, closed with their last user. gRPC channels are thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._channels: dict[Any, tuple[Any, int]] = {}
+
+    def acquire(self, key: Any, make: Any) -> Any:
+        with self._lock:
+            channel, users = self._channels.get(key) or (make(), 0)
+            self._channels[key] = (channel, users + 1)
+            return channel
+
+    def release(self, key: Any) -> Any | None:
+        """The channel, where nobody uses it any more and it is to be closed."""
+        with self._lock:
+            channel, users = self._channels[key]
+            if users > 1:
+                self._channels[key] = (channel, users - 1)
+                return None
+            del self._channels[key]
+            return channel
+
+
+_shared = _Shared()
+
+
+class Channels:
+    """One user's hold on the sync channels. Opened where first used."""
+
+    def __init__(self, endpoints: Endpoints) -> None:
+        self._endpoints = endpoints
+        self._lock = threading.Lock()
+        self._held: dict[Any, grpc.Channel] = {}
+        self._closed = False
+
+    def get(self, endpoint: Endpoint) -> grpc.Channel:
+        """The channel to an endpoint.
+
+        Raises:
+            ConfigurationError: closed already.
+        """
+        # A channel does not survive a fork: a child process gets channels of its own.
+        key = ("sync", os.getpid(), endpoint.target, endpoint.tls)
+        channel = self._held.get(key)
+        if channel is None or self._closed:
+            with self._lock:
+                if self._closed:
+                    raise ConfigurationError("The agent is closed. Make another one.")
+                if key not in self._held:
+                    self._held[key] = _shared.acquire(key, lambda: _open(grpc, endpoint))
+                channel = self._held[key]
+        return channel
+
+    def close(self) -> None:
+        """Lets go of the channels. Repeatable."""
+        with self._lock:
+            self._closed = True
+            held, self._held = self._held, {}
+        for key in held:
+            channel = _shared.release(key)
+            if channel is not None:
+                channel.close()
+
+
+class AsyncChannels:
+    """The same over grpc.aio, whose channels belong to an event loop."""
+
+    def __init__(self, endpoints: Endpoints) -> None:
+        self._endpoints = endpoints
+        self._held: dict[Any, grpc.aio.Channel] = {}
+        self._closed = False
+
+    def get(self, endpoint: Endpoint) -> grpc.aio.Channel:
+        """The channel to an endpoint, in the running loop.
+
+        Raises:
+            ConfigurationError: closed already.
+        """
+        if self._closed:
+            raise ConfigurationError("The agent is closed. Make another one.")
+        key = ("aio", asyncio.get_running_loop(), endpoint.target, endpoint.tls)
+        if key not in self._held:
+            self._held[key] = _shared.acquire(key, lambda: _open(grpc.aio, endpoint))
+        return self._held[key]
+
+    async def close(self) -> None:
+        """Lets go of the channels. Repeatable."""
+        self._closed = True
+        held, self._held = self._held, {}
+        for key in held:
+            channel = _shared.release(key)
+            if channel is not None and key[1] is asyncio.get_running_loop():
+                await channel.close()
+
+
+def _open(library: Any, endpoint: Endpoint) -> Any:
+    if endpoint.tls:
+        return library.secure_channel(endpoint.target, grpc.ssl_channel_credentials(), options=_OPTIONS)
+    return library.insecure_channel(endpoint.target, options=_OPTIONS)

@@ -1,0 +1,81 @@
+"""Turns what gRPC raises into the SDK's errors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from google.rpc import error_details_pb2, status_pb2
+
+from flowstack._errors import ConnectionFailedError, FlowStackError, TimeLimitError, error_class, typed_details
+
+if TYPE_CHECKING:
+    import grpc
+
+    from flowstack._endpoints import Endpoint
+
+DETAILS_KEY: Final = "grpc-status-details-bin"
+DOMAIN: Final = "flowstack"
+
+
+def error_from_rpc(error: grpc.RpcError, endpoint: Endpoint) -> FlowStackError:
+    """The SDK's error for a failed call.
+
+    Args:
+        error: what a sync or aio call raised; it has code(), details() and trailing_metadata().
+        endpoint: where the call went, for the text of a failed connection.
+    """
+    call: Any = error
+    code = call.code().name
+    packed = next((value for key, value in call.trailing_metadata() or () if key == DETAILS_KEY), None)
+    if packed is None:
+        return _bare(code, call.details() or "", endpoint)
+    status = status_pb2.Status()
+    status.ParseFromString(packed)
+    info = error_details_pb2.ErrorInfo()
+    violations: list[tuple[str, str]] = []
+    retry_after_s: float | None = None
+    for detail in status.details:
+        if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
+            detail.Unpack(info)
+        elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
+            bad_request = error_details_pb2.BadRequest()
+            detail.Unpack(bad_request)
+            violations = [(v.field, v.description) for v in bad_request.field_violations]
+        elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
+            retry = error_details_pb2.RetryInfo()
+            detail.Unpack(retry)
+            retry_after_s = retry.retry_delay.ToTimedelta().total_seconds()
+    reason = info.reason if info.domain == DOMAIN else ""
+    return error_class(code, reason)(
+        _with_violations(status.message, violations),
+        code=code,
+        reason=reason,
+        details=typed_details(info.metadata),
+        violations=violations,
+        retry_after_s=retry_after_s,
+    )
+
+
+def _with_violations(message: str, violations: list[tuple[str, str]]) -> str:
+    named = "; ".join(f"{field}: {rule}" for field, rule in violations if field not in message)
+    return f"{message} ({named})" if named else message
+
+
+def _bare(code: str, text: str, endpoint: Endpoint) -> FlowStackError:
+    """A status that no FlowStack service wrote: the transport's, or a proxy's."""
+    if code == "UNAVAILABLE":
+        return ConnectionFailedError(
+            f"FlowStack's {endpoint.service} service cannot be reached at {endpoint.address}. Check that it runs "
+            f"(`flowstack doctor`, or `make run` on your own machine) and that {endpoint.setting} names it.",
+            code=code,
+            details={"service": endpoint.service, "address": endpoint.address},
+        )
+    if code == "DEADLINE_EXCEEDED":
+        return TimeLimitError(
+            f"FlowStack's {endpoint.service} service at {endpoint.address} did not answer in time. Try again.",
+            code=code,
+            details={"service": endpoint.service, "address": endpoint.address},
+        )
+    return error_class(code, "")(
+        f"FlowStack's {endpoint.service} service at {endpoint.address} answered {code}: {text}", code=code
+    )

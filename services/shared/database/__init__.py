@@ -1,0 +1,1 @@
+"""SQLite and PostgreSQL as the services use them: engines, migrations, transactions."""

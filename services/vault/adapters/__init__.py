@@ -1,0 +1,1 @@
+"""The vault's store, and its client of billing."""
