@@ -2,8 +2,9 @@
 
 import os
 
-from flowstack import Agent
 from flowstack.billing import parse_batch_response
+
+from flowstack import Agent
 
 
 def main() -> None:

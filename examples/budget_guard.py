@@ -2,8 +2,9 @@
 
 import os
 
-from flowstack import Agent, BudgetExceededError
 from flowstack.billing import estimate_monthly_cost
+
+from flowstack import Agent, BudgetExceededError
 
 
 def main() -> None:

@@ -12,12 +12,12 @@ def main() -> None:
 
         answer = agent.chat("Hello, FlowStack")
         print(f"Answer: {answer}")
-        print(f"Session: {answer.session_id}, tokens out: {answer.usage.output_tokens}")
+        print(f"Session: {answer.session.session_id}, tokens out: {answer.usage.output_tokens}")
 
         agent.chat("No memory: this call knows nothing of the one before")
 
         print("Streamed: ", end="")
-        for text in agent.stream("One word at a time").text():
+        for text in agent.stream("One word at a time").text:
             print(text, end="", flush=True)
         print()
 

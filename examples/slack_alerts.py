@@ -2,15 +2,16 @@
 
 import os
 
-from flowstack import Agent
 from flowstack.billing import send_slack_alert
+
+from flowstack import Agent
 
 
 def main() -> None:
     """Sets thresholds and the webhook that Slack gave you, then uses enough to cross one."""
     with Agent("slack-alerts", api_key=os.environ["FLOWSTACK_API_KEY"], provider="echo", model="echo-1") as agent:
-        agent.alerts.update(thresholds=[10, 75, 90, 95])
-        agent.alerts.add_slack(os.environ["SLACK_WEBHOOK_URL"])
+        agent.alerts.set_thresholds([10, 75, 90, 95])
+        agent.alerts.create_webhook(os.environ["SLACK_WEBHOOK_URL"], name="Slack", format="slack")
 
         usage = agent.get_usage()
         while usage.usage_percentage < 10:

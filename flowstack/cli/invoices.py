@@ -74,13 +74,13 @@ def show(context: typer.Context, invoice: Which) -> None:
 def pdf(
     context: typer.Context,
     invoice: Which,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The file; else the invoice's own name.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file; else the invoice's own name.")
+    ] = None,
 ) -> None:
     """Saves an invoice as PDF."""
     shell = shell_of(context)
-    request = InvoiceService.DownloadInvoice.request(
-        account_id=shell.account_id, invoice_id=_id_of(shell, invoice)
-    )
+    request = InvoiceService.DownloadInvoice.request(account_id=shell.account_id, invoice_id=_id_of(shell, invoice))
     document, parts = None, []
     for answer in shell.client.stream(InvoiceService.DownloadInvoice, request, timeout_s=60):
         if answer.HasField("document"):
@@ -93,9 +93,7 @@ def pdf(
         path.write_bytes(b"".join(parts))
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be written: {error.strerror}. Name another with --output.") from None
-    shell.output.say(
-        f"Saved {path} ({document.size_bytes:,} bytes).", {"file": str(path), "sha256": document.sha256}
-    )
+    shell.output.say(f"Saved {path} ({document.size_bytes:,} bytes).", {"file": str(path), "sha256": document.sha256})
 
 
 def _id_of(shell: Shell, named: str) -> str:

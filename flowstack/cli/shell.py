@@ -20,7 +20,7 @@ from flowstack.cli.output import Output
 Q = TypeVar("Q")
 R = TypeVar("R")
 
-ADMIN_TOKEN_SETTING: Final = "FLOWSTACK_ADMIN_TOKEN"
+ADMIN_TOKEN_SETTING: Final = "FLOWSTACK_ADMIN_TOKEN"  # noqa: S105  # a variable's name
 PAGE_SIZE: Final = 100
 
 
