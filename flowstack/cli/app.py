@@ -60,7 +60,7 @@ def options(
     account: Annotated[
         str, typer.Option(help="Acts on this account, as the operator with FLOWSTACK_ADMIN_TOKEN.", show_default=False)
     ] = "",
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="The version.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="The version.")] = False,  # noqa: ARG001  # _version acts on it
 ) -> None:
     """LLM agent calls sold by the session."""
     context.obj = Shell(Output(as_json), api_key=api_key, endpoint=endpoint, account_id=account)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from typing import Any
 
 import grpc
 import typer
@@ -80,19 +81,19 @@ def _models(client: Client) -> str:
     return f"{len(answer.models)} models of {', '.join(providers)}"
 
 
-def _usage(client: Client, account: dict[str, str]) -> str:
+def _usage(client: Client, account: Mapping[str, Any]) -> str:
     usage = client.call(UsageService.GetUsage, UsageService.GetUsage.request(**account)).usage
     can = "can start sessions" if usage.can_make_requests else f"cannot start sessions: {usage.refusal_reason}"
     return f"{usage.account_id} on {usage.plan_id}, {can}"
 
 
-def _vault(client: Client, account: dict[str, str]) -> str:
+def _vault(client: Client, account: Mapping[str, Any]) -> str:
     request = VaultService.ListCollections.request(page_size=1000, **account)
     answer = client.call(VaultService.ListCollections, request)
     return f"{len(answer.collections)} collections"
 
 
-def _clock(client: Client, account: dict[str, str]) -> Check:
+def _clock(client: Client, account: Mapping[str, Any]) -> Check:
     """Compares with the vault's clock, which stands in the end of a note that it forgets by itself."""
     ttl = Duration(seconds=NOTE_SECONDS)
     request = VaultService.Store.request(collection=NOTES, key=uuid.uuid4().hex, document_json="{}", ttl=ttl, **account)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from google.protobuf.duration_pb2 import Duration
@@ -46,7 +46,7 @@ def create(
 ) -> None:
     """Makes a key. Its secret is shown once."""
     shell = shell_of(context)
-    fields = {} if expires is None else {"expire_time": time_from(expires)}
+    fields: dict[str, Any] = {} if expires is None else {"expire_time": time_from(expires)}
     answer = shell.call(AccountService.CreateApiKey, display_name=name, **fields)
     _tell_secret(shell, answer.api_key.api_key_id, answer.secret, answer)
 
@@ -60,7 +60,7 @@ def rotate(
 ) -> None:
     """Makes a key's successor; both work during the overlap."""
     shell = shell_of(context)
-    fields = {} if expires is None else {"expire_time": time_from(expires)}
+    fields: dict[str, Any] = {} if expires is None else {"expire_time": time_from(expires)}
     overlap = Duration(seconds=round(overlap_hours * 3600))
     answer = shell.call(AccountService.RotateApiKey, api_key_id=key, overlap=overlap, **fields)
     _tell_secret(shell, answer.api_key.api_key_id, answer.secret, answer)
