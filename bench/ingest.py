@@ -13,6 +13,7 @@ from flowstack_protos.type.v1 import type_pb2
 from google.protobuf.duration_pb2 import Duration
 from sqlalchemy import make_url
 
+from services.billing.adapters.price_table import load_prices
 from services.billing.adapters.sql.database import open_database
 from services.billing.adapters.sql.tables import ACCOUNTS, LEDGER
 from services.billing.convert.quota import batch_from_proto
@@ -26,6 +27,7 @@ from services.shared.clock import SystemClock
 EVENTS = 40_000
 ACCOUNTS_WITH_EVENTS = 200
 EVENTS_IN_MESSAGE = 500
+COLUMNS = ", ".join(column.name for column in LEDGER.columns)
 NOW_US = 1_790_000_000 * 1_000_000
 
 
@@ -115,7 +117,15 @@ async def ingest_per_second(address: str) -> float:
     """How many events the reader stores in a second, cursors and all."""
     batches()
     database = await open_database(address)
-    context = Context(database, cast("Any", _Quota()), cast("Any", None), cast("Any", None), SystemClock(), bytes)
+    context = Context(
+        database,
+        cast("Any", _Quota()),
+        cast("Any", None),
+        cast("Any", None),
+        SystemClock(),
+        bytes,
+        prices=load_prices(),
+    )
     reader = SessionEventReader(context, cast("Any", None), Booking(context), "bench", 3_600.0)
     started_s = time.perf_counter()
     await reader.run_once()
@@ -126,7 +136,9 @@ async def ingest_per_second(address: str) -> float:
 
 def bare_per_second(address: str) -> float:
     """How many of the same rows the driver's executemany stores, in transactions of the same size."""
-    rows = [(*positioned.entry, NOW_US) for batch in batches() for positioned in batch.entries]
+    rows = [
+        (*positioned.entry[:-2], NOW_US, *positioned.entry[-2:]) for batch in batches() for positioned in batch.entries
+    ]
     url = make_url(address)
     if url.get_backend_name() == "sqlite":
         return _bare_sqlite(str(url.database), rows)
@@ -135,7 +147,7 @@ def bare_per_second(address: str) -> float:
         started_s = time.perf_counter()
         for portion in _portions(rows):
             with connection.cursor() as cursor:
-                cursor.executemany(f"INSERT INTO ledger VALUES ({marks})", portion)
+                cursor.executemany(f"INSERT INTO ledger ({COLUMNS}) VALUES ({marks})", portion)
             connection.commit()
         return len(rows) / (time.perf_counter() - started_s)
 
@@ -148,7 +160,7 @@ def _bare_sqlite(path: str, rows: Sequence[tuple[Any, ...]]) -> float:
     started_s = time.perf_counter()
     for portion in _portions(rows):
         connection.execute("BEGIN IMMEDIATE")
-        connection.executemany(f"INSERT INTO ledger VALUES ({marks})", portion)
+        connection.executemany(f"INSERT INTO ledger ({COLUMNS}) VALUES ({marks})", portion)
         connection.execute("COMMIT")
     taken_s = time.perf_counter() - started_s
     connection.close()

@@ -11,6 +11,7 @@ from typing import Final
 
 from services.billing.adapters.catalogue_file import load_catalogue
 from services.billing.adapters.pdf.printer import PdfPrinter
+from services.billing.adapters.price_table import load_prices
 from services.billing.adapters.quota_client import QuotaClient
 from services.billing.adapters.sql.database import Database, open_database
 from services.billing.config import BillingSettings
@@ -25,12 +26,15 @@ from services.billing.service.context import Context
 from services.billing.service.corrections import CorrectionService
 from services.billing.service.dispatcher import EntitlementDispatcher
 from services.billing.service.invoices import InvoiceService
+from services.billing.service.outlook import OutlookService
 from services.billing.service.payments import PaymentDispatcher
 from services.billing.service.reader import SessionEventReader
 from services.billing.service.reconciliation import ReconciliationService
 from services.billing.service.scheduler import Scheduler
 from services.billing.service.subscriptions import SubscriptionService
 from services.billing.service.usage import UsageService
+from services.billing.service.usage_history import UsageHistoryService
+from services.billing.service.watching import UsageWatchService
 from services.billing.servicer.accounts import AccountServicer, InternalAccountServicer
 from services.billing.servicer.audit import AuditServicer
 from services.billing.servicer.invoices import InvoiceServicer
@@ -62,6 +66,7 @@ async def running(settings: BillingSettings, clock: Clock, backoff: Backoff) -> 
     """
     async with AsyncExitStack() as stack:
         catalogue = load_catalogue(settings.billing_catalogue_file)
+        prices = load_prices(settings.billing_prices_file)
         database = await open_database(settings.database_url())
         stack.push_async_callback(database.close)
         await _assert_catalogue_is_whole(database, catalogue)
@@ -79,6 +84,7 @@ async def running(settings: BillingSettings, clock: Clock, backoff: Backoff) -> 
             secrets.token_bytes,
             settings.payment_terms(),
             provider is not None,
+            prices,
         )
         dispatcher = EntitlementDispatcher(context, backoff)
         api_keys = ApiKeyService(context, pepper)
@@ -104,7 +110,18 @@ async def running(settings: BillingSettings, clock: Clock, backoff: Backoff) -> 
         for name, work in works.items():
             task = asyncio.create_task(keep_running(name, work, backoff), name=name)
             stack.push_async_callback(stop, task)
-        yield ServiceHost("billing", settings, _ports(settings, context, dispatcher, api_keys))
+        usage = UsageService(context, dispatcher)
+        watching = UsageWatchService(context, usage)
+        usages = UsageServicer(
+            usage,
+            watching,
+            UsageHistoryService(context),
+            OutlookService(context, usage),
+            reconciliation=ReconciliationService(context),
+            clock=clock,
+        )
+        ports = _ports(settings, context, dispatcher, api_keys, usages)
+        yield ServiceHost("billing", settings, ports, on_drain=watching.close)
 
 
 async def _payment_provider(settings: BillingSettings, stack: AsyncExitStack) -> PaymentProvider | None:
@@ -131,7 +148,11 @@ async def _assert_catalogue_is_whole(database: Database, catalogue: Catalogue) -
 
 
 def _ports(
-    settings: BillingSettings, context: Context, dispatcher: EntitlementDispatcher, api_keys: ApiKeyService
+    settings: BillingSettings,
+    context: Context,
+    dispatcher: EntitlementDispatcher,
+    api_keys: ApiKeyService,
+    usages: UsageServicer,
 ) -> list[Port]:
     async def authenticate(secret: Secret) -> Caller:
         owner = await api_keys.authenticate(secret)
@@ -142,7 +163,7 @@ def _ports(
     public = public_registrations(
         AccountServicer(AccountService(context, dispatcher), api_keys, context.clock),  # type: ignore[abstract]
         SubscriptionServicer(SubscriptionService(context, dispatcher)),
-        UsageServicer(UsageService(context, dispatcher), ReconciliationService(context)),  # type: ignore[abstract]
+        usages,
         InvoiceServicer(
             InvoiceService(context, PdfPrinter(settings.invoice_issuer)), CorrectionService(context, dispatcher)
         ),

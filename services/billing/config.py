@@ -17,6 +17,8 @@ class BillingSettings(CommonSettings):
     """`sqlite:///path` or `postgresql://…`; empty for `billing.db` under the data folder."""
     billing_catalogue_file: Path | None = None
     """Another catalogue of plans and offers than the one that ships."""
+    billing_prices_file: Path | None = None
+    """Prices of providers that stand before those that ship, see `adapters/price_table.py`."""
     billing_lease_seconds: float = Field(10.0, gt=0)
     """How long a replica that has fallen silent keeps the partitions of quota's events that it reads."""
 

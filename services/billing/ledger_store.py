@@ -8,11 +8,11 @@ from typing import NamedTuple, Protocol
 from services.billing.domain.ledger import (
     LedgerEntry,
     LedgerKey,
-    LedgerUsage,
     PartitionLease,
     PeriodCounts,
     PositionedEntry,
 )
+from services.billing.domain.paging import Position
 
 
 class LedgerInsert(NamedTuple):
@@ -22,6 +22,26 @@ class LedgerInsert(NamedTuple):
     """Those that were new, in their order."""
     unknown_accounts: frozenset[str]
     """Accounts that billing does not know; their entries were kept aside."""
+
+
+class SessionFilter(NamedTuple):
+    """Which sessions of an account are listed. What is empty or None lets everything through."""
+
+    account_id: str
+    start_us: int | None = None
+    """Reserved at or after."""
+    end_us: int | None = None
+    """Reserved before."""
+    events: tuple[int, ...] | None = None
+    provider: str = ""
+    model: str = ""
+    served_credential_mode: int = 0
+    api_key_id: str = ""
+    session_id: str = ""
+    request_id: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    """A session has all of them."""
+    period_start_us: int | None = None
 
 
 class Partitions(Protocol):
@@ -69,12 +89,16 @@ class Ledger(Protocol):
         """What is kept aside of one account, or of all where it is empty, by key."""
         ...
 
-    async def usage(self, account_id: str, day_start_us: int, period_start_us: int) -> LedgerUsage:
-        """An account's counts in the day and the period."""
-        ...
-
     async def counts(self, account_id: str, period_start_us: int) -> PeriodCounts:
         """Counted sessions of an account's period."""
+        ...
+
+    async def sessions(self, wanted: SessionFilter, after: Position | None, limit: int) -> Sequence[LedgerEntry]:
+        """Sessions of an account, those reserved last first, each with its cost."""
+        ...
+
+    async def period_start_before(self, account_id: str, moment_us: int) -> int:
+        """The start of the account's last period with a session that began at or before a time; 0 where none did."""
         ...
 
     async def existing(self, keys: Collection[LedgerKey]) -> frozenset[LedgerKey]:

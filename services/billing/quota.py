@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Protocol
 
 from services.billing.domain.entitlements import Entitlement
@@ -22,6 +22,14 @@ class Quota(Protocol):
 
     async def get_quota(self, account_id: str, timeout_s: float) -> QuotaReading:
         """Reads an account's counts and refusal at once.
+
+        Raises:
+            FlowStackError: ENTITLEMENT_MISSING.
+        """
+        ...
+
+    def watch_quota(self, account_id: str) -> AsyncGenerator[QuotaReading, None]:
+        """An account's counts and refusal at once and after each change, until the connection ends.
 
         Raises:
             FlowStackError: ENTITLEMENT_MISSING.

@@ -19,6 +19,7 @@ from services.billing.domain.model import (
 from services.billing.domain.paging import Position
 from services.billing.invoice_store import Audit, DueAccounts, Invoices, Payments
 from services.billing.ledger_store import Ledger, Partitions
+from services.billing.usage_store import Rollups
 
 ResultT = TypeVar("ResultT")
 
@@ -244,6 +245,11 @@ class Transaction(Protocol):
     @property
     def ledger(self) -> Ledger:
         """The ledger."""
+        ...
+
+    @property
+    def rollups(self) -> Rollups:
+        """Sums of the ledger."""
         ...
 
     @property

@@ -133,7 +133,13 @@ class ServiceHost:
     """One service's servers, from start to drain."""
 
     def __init__(
-        self, name: str, settings: CommonSettings, ports: Sequence[Port], *, worker: int | None = None
+        self,
+        name: str,
+        settings: CommonSettings,
+        ports: Sequence[Port],
+        *,
+        worker: int | None = None,
+        on_drain: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """Prepares to serve.
 
@@ -142,11 +148,13 @@ class ServiceHost:
             settings: the service's.
             ports: what to listen on.
             worker: its number among the processes that share these ports; None where it is alone.
+            on_drain: ends streams of the service's that would not end by themselves.
         """
         self._name = name
         self._worker = worker
         self._settings = settings
         self._ports = ports
+        self._on_drain = on_drain
         self._servers: list[grpc.aio.Server] = []
         self._admin: grpc.aio.Server | None = None
         self._health = health.Health()
@@ -184,6 +192,8 @@ class ServiceHost:
         await self.announce_drain()
         self._health.close()
         self._closing.set()
+        if self._on_drain is not None:
+            await self._on_drain()
         await self._stop(grace_s)
 
     async def _stop(self, grace_s: float) -> None:

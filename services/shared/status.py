@@ -47,6 +47,7 @@ CODES: Final = MappingProxyType(
         Reason.API_KEY_LIMIT_EXCEEDED: grpc.StatusCode.RESOURCE_EXHAUSTED,
         Reason.CONTRACT_REQUIRED: grpc.StatusCode.FAILED_PRECONDITION,
         Reason.CONTRACT_IN_FORCE: grpc.StatusCode.FAILED_PRECONDITION,
+        Reason.PRICE_TABLE_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
         Reason.OFFER_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
         Reason.INVOICE_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
         Reason.CREDIT_NOTE_NOT_FOUND: grpc.StatusCode.NOT_FOUND,

@@ -50,6 +50,10 @@ class FakeQuotaEvents(quota_service_pb2_grpc.QuotaServiceServicer):
         """Who follows is sent nothing more; who reads up to the present is."""
         self.on_get_quota: Callable[[], None] = lambda: None
         """Is called before counts are read."""
+        self.watches = 0
+        """How often somebody began to watch a quota."""
+        self.watching = 0
+        """How many do so now."""
         self._changed = asyncio.Condition()
         self._server: grpc.aio.Server | None = None
         self.address = ""
@@ -173,31 +177,52 @@ class FakeQuotaEvents(quota_service_pb2_grpc.QuotaServiceServicer):
     async def GetQuota(self, request: pb.GetQuotaRequest, context: Context[Any, Any]) -> pb.GetQuotaResponse:
         await self._admit(context)
         self.on_get_quota()
-        entitlement = self.entitlements.get(request.account_id)
+        return pb.GetQuotaResponse(quota=await self._quota(request.account_id, context))
+
+    async def WatchQuota(
+        self, request: pb.WatchQuotaRequest, context: Context[Any, Any]
+    ) -> AsyncIterator[pb.WatchQuotaResponse]:
+        await self._admit(context)
+        self.watches += 1
+        self.watching += 1
+        try:
+            last = None
+            while True:
+                quota = await self._quota(request.account_id, context)
+                if quota != last:
+                    yield pb.WatchQuotaResponse(quota=quota)
+                    last = quota
+                async with self._changed:
+                    await self._changed.wait()
+                await self._admit(context)
+        finally:
+            self.watching -= 1
+            asyncio.get_running_loop().call_soon(lambda: asyncio.ensure_future(self._notify()))
+
+    async def _quota(self, account_id: str, context: Context[Any, Any]) -> type_pb2.Quota:
+        entitlement = self.entitlements.get(account_id)
         if entitlement is None:
             await abort(context, FlowStackError(Reason.ENTITLEMENT_MISSING, "None."))
         term = entitlement.terms[-1]
         period = period_at(us_from_proto(entitlement.period_anchor_time), self._now_us())
-        managed = self.committed[request.account_id, period.start_us, MANAGED]
-        byok = self.committed[request.account_id, period.start_us, BYOK]
+        managed = self.committed[account_id, period.start_us, MANAGED]
+        byok = self.committed[account_id, period.start_us, BYOK]
         remaining = max(0, term.session_limit - managed - byok)
         refusal = self.refusal_reason or ("" if remaining else "SESSION_QUOTA_EXCEEDED")
-        return pb.GetQuotaResponse(
-            quota=type_pb2.Quota(
-                account_id=request.account_id,
-                plan_id=term.plan_id,
-                period_start_time=time_to_proto(period.start_us),
-                period_end_time=time_to_proto(period.end_us),
-                session_limit=term.session_limit,
-                sessions_committed=managed + byok,
-                managed_sessions=managed,
-                byok_sessions=byok,
-                sessions_remaining=remaining,
-                managed_providers=term.managed_providers,
-                sessions_available=not refusal,
-                refusal_reason=refusal,
-                entitlement_revision=entitlement.revision,
-            )
+        return type_pb2.Quota(
+            account_id=account_id,
+            plan_id=term.plan_id,
+            period_start_time=time_to_proto(period.start_us),
+            period_end_time=time_to_proto(period.end_us),
+            session_limit=term.session_limit,
+            sessions_committed=managed + byok,
+            managed_sessions=managed,
+            byok_sessions=byok,
+            sessions_remaining=remaining,
+            managed_providers=term.managed_providers,
+            sessions_available=not refusal,
+            refusal_reason=refusal,
+            entitlement_revision=entitlement.revision,
         )
 
     async def ReadSessionEvents(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Final, NoReturn
 
 import grpc
@@ -43,6 +43,18 @@ class QuotaClient:
         except grpc.aio.AioRpcError as error:
             _raise(error)
         return quota_from_proto(response.quota)
+
+    async def watch_quota(self, account_id: str) -> AsyncGenerator[QuotaReading, None]:
+        """An account's counts and refusal at once and after each change."""
+        call = self._stub.WatchQuota(pb.WatchQuotaRequest(account_id=account_id), metadata=self._metadata)
+        try:
+            async for response in call:
+                yield quota_from_proto(response.quota)
+        except grpc.aio.AioRpcError as error:
+            _raise(error)
+        finally:
+            # A stream that is only dropped goes on at quota.
+            call.cancel()
 
     async def read_session_events(self, after: Mapping[int, str], *, follow: bool = True) -> AsyncIterator[EventBatch]:
         """Reads the session events of partitions, each from after its cursor."""

@@ -31,6 +31,7 @@ def usage_to_proto(usage: Usage) -> pb.Usage:
         current_charges=money_to_proto(usage.current_charges_micro),
         estimated_monthly_cost=money_to_proto(usage.estimated_monthly_cost_micro),
         costs_as_of_time=time_to_proto(usage.costs_as_of_us),
+        # `budget` is filled where budgets are kept.
         days_left=usage.days_left,
         unpriced_sessions=usage.unpriced_sessions,
     )

@@ -65,6 +65,10 @@ class LedgerEntry(NamedTuple):
     detail: str
     """A JSON object of what is shown and never searched: candidates, attempts, latencies."""
     entitlement_revision: int
+    provider_cost_micro: int | None = None
+    """What the provider charges the caller, in micro-dollars: None where that is unknown, and on managed sessions."""
+    price_table_version: str = ""
+    """The version of the price table that the cost was computed with; empty where none was."""
 
     @property
     def key(self) -> LedgerKey:
@@ -116,15 +120,6 @@ class PartitionLease(NamedTuple):
     """Every event before this time has been taken in; 0 where nothing is known."""
     oldest_reserve_us: int
     """The start of the oldest lease of a session that may still bring an event; 0 where there is none."""
-
-
-class LedgerUsage(NamedTuple):
-    """What the ledger knows of an account's current period."""
-
-    committed_today: int
-    """Counted sessions that were reserved since 00:00 UTC."""
-    byok_in_period: int
-    """Counted sessions of the period on the caller's credentials."""
 
 
 class PeriodCounts(NamedTuple):

@@ -5,10 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from services.billing.domain.ledger import LedgerUsage
+from services.billing.domain.prices import ProviderCost
 
 DAY_US: Final = 24 * 3600 * 1_000_000
 NEAR_LIMIT_PERCENT: Final = 80
+
+
+class LedgerUsage(NamedTuple):
+    """What the ledger knows of an account's current period."""
+
+    committed_today: int
+    """Counted sessions that were reserved since 00:00 UTC."""
+    provider_cost: ProviderCost
+    """Of the period's BYOK sessions so far."""
+    projected_cost_micro: int
+    """The same at the period's end, most likely; what is unknown left out."""
 
 
 class QuotaReading(NamedTuple):
@@ -71,8 +82,7 @@ def usage_of(
 ) -> Usage:
     """Puts an account's usage together.
 
-    Provider costs of sessions on the caller's own credentials are not known: they are left out of the estimate and
-    counted as unpriced, never taken for 0.
+    A provider cost that is not known is left out of the estimate and counted as unpriced, never taken for 0.
 
     Args:
         account_id: the account.
@@ -90,8 +100,8 @@ def usage_of(
         is_near_limit(quota.sessions_committed, quota.session_limit),
         bool(quota.managed_providers),
         charges_micro,
-        charges_micro,
+        charges_micro + ledger.projected_cost_micro,
         costs_as_of_us,
         days_left(quota.period_end_us, now_us),
-        ledger.byok_in_period,
+        ledger.provider_cost.unpriced_sessions,
     )

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from services.billing.domain.ledger import LedgerEntry, PositionedEntry
+from services.billing.domain.prices import stamped
 from services.billing.ledger_store import LedgerInsert
 from services.billing.service.context import Context
 from services.billing.store import Transaction
@@ -20,17 +21,24 @@ It is called once for every entry, whatever is redelivered: sums, alerts and the
 """
 
 
+async def keep_rollups(transaction: Transaction, entries: Sequence[LedgerEntry], now_us: int) -> None:  # noqa: ARG001
+    """The consequence that the ledger never goes without: its sums. Others find them up to date."""
+    await transaction.rollups.add(entries)
+
+
 class Booking:
     """The one way into the ledger."""
 
     def __init__(self, context: Context, consequences: Sequence[Consequence] = ()) -> None:
         self._context = context
-        self._consequences = consequences
+        self._consequences = (keep_rollups, *consequences)
         self._log = get_logger()
 
     async def book(self, transaction: Transaction, entries: Sequence[PositionedEntry], now_us: int) -> LedgerInsert:
-        """Appends entries, and what follows from the new ones, in the caller's transaction."""
-        inserted = await transaction.ledger.insert(entries, now_us)
+        """Appends entries with their costs, and what follows from the new ones, in the caller's transaction."""
+        price_of = self._context.prices.price_of
+        priced = [PositionedEntry(part, cursor, stamped(entry, price_of)) for part, cursor, entry in entries]
+        inserted = await transaction.ledger.insert(priced, now_us)
         if inserted.entries:
             for consequence in self._consequences:
                 await consequence(transaction, inserted.entries, now_us)

@@ -8,6 +8,7 @@ from services.billing.domain.catalogue import Catalogue
 from services.billing.domain.ids import Randomness
 from services.billing.domain.invoices import PaymentTerms
 from services.billing.domain.paging import PageTokens
+from services.billing.prices import NoPrices, Prices
 from services.billing.quota import Quota
 from services.billing.store import Store
 from services.shared.clock import Clock
@@ -26,3 +27,5 @@ class Context:
     payment_terms: PaymentTerms = PaymentTerms()  # noqa: RUF009  # immutable
     has_payment_provider: bool = False
     """Whether invoices go to a payment provider."""
+    prices: Prices = NoPrices()  # noqa: RUF009  # immutable
+    """What providers charge for sessions on the caller's credentials."""

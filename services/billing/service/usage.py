@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from services.billing.domain.forecast import Projection, projected, projected_cost_micro
 from services.billing.domain.ledger import partition_of
-from services.billing.domain.usage import Usage, day_start_us, usage_of
+from services.billing.domain.usage import LedgerUsage, QuotaReading, Usage, day_start_us, usage_of
 from services.billing.service.context import Context
 from services.billing.service.dispatcher import EntitlementDispatcher
 from services.billing.store import Transaction
+from services.billing.usage_store import RollupFilter
 from services.shared.errors import FlowStackError, Reason
+from services.shared.periods import Period
 
 
 class UsageService:
@@ -29,20 +32,42 @@ class UsageService:
         Raises:
             FlowStackError: ACCOUNT_NOT_FOUND, QUOTA_UNAVAILABLE, ENTITLEMENT_MISSING.
         """
-        store = self._context.store
-        await store.transact(lambda transaction: transaction.accounts.get(account_id))
+        return await self.usage_at(account_id, await self.quota_of(account_id, timeout_s))
+
+    async def quota_of(self, account_id: str, timeout_s: float) -> QuotaReading:
+        """Reads an account's counts from quota.
+
+        Args:
+            account_id: the account.
+            timeout_s: how long quota may take to answer.
+
+        Raises:
+            FlowStackError: ACCOUNT_NOT_FOUND, QUOTA_UNAVAILABLE, ENTITLEMENT_MISSING.
+        """
+        await self._context.store.transact(lambda transaction: transaction.accounts.get(account_id))
         try:
-            quota = await self._context.quota.get_quota(account_id, timeout_s)
+            return await self._context.quota.get_quota(account_id, timeout_s)
         except FlowStackError as error:
             if error.reason is Reason.ENTITLEMENT_MISSING:
                 # It was acknowledged, perhaps, by a store that quota has no more.
                 await self._dispatcher.renew(account_id)
             raise
+
+    async def usage_at(self, account_id: str, quota: QuotaReading) -> Usage:
+        """An account's usage with what quota said just now.
+
+        Raises:
+            FlowStackError: ACCOUNT_NOT_FOUND.
+        """
         now_us = self._context.clock.now_us()
 
         async def read(transaction: Transaction) -> Usage:
             account = await transaction.accounts.get(account_id)
-            ledger = await transaction.ledger.usage(account_id, day_start_us(now_us), quota.period_start_us)
+            cost = await transaction.rollups.provider_cost(account_id, quota.period_start_us)
+            today = await transaction.rollups.committed_since(account_id, day_start_us(now_us))
+            projection = await project(transaction, account_id, quota, now_us)
+            projected_micro = projected_cost_micro(cost.known_micro, quota.sessions_committed, projection.sessions)
+            ledger = LedgerUsage(today, cost, projected_micro)
             watermark_us = await transaction.partitions.watermark_us(partition_of(account_id))
             # Before the first watermark the ledger is known to be complete up to the account's own beginning.
             charges_micro = await transaction.invoices.charged_micro(account_id, quota.period_start_us)
@@ -55,4 +80,15 @@ class UsageService:
                 now_us=now_us,
             )
 
-        return await store.transact(read)
+        return await self._context.store.transact(read)
+
+
+async def project(transaction: Transaction, account_id: str, quota: QuotaReading, now_us: int) -> Projection:
+    """Projects the current period from the ledger's days."""
+    by_day: dict[int, int] = {}
+    wanted = RollupFilter(account_id, period_start_us=quota.period_start_us)
+    for row in await transaction.rollups.read(wanted, ("day",)):
+        day_us = int(row.group[0])
+        by_day[day_us] = by_day.get(day_us, 0) + row.sums.committed
+    period = Period(quota.period_start_us, quota.period_end_us)
+    return projected(by_day, period, used=quota.sessions_committed, limit=quota.session_limit, now_us=now_us)

@@ -72,6 +72,8 @@ async def test_a_row_holds_what_the_session_was(
         "served_provider": "bedrock",
         "served_model": "claude",
         "served_credential_mode": MANAGED,
+        "provider_cost_micro": None,
+        "price_table_version": "",
         "input_tokens": 0,
         "output_tokens": 12,
         # What the provider did not say is unknown, not 0.

@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 
 from services.billing.adapters.catalogue_file import load_catalogue
 from services.billing.domain.entitlements import EntitlementTerm, entitlement_of
-from services.billing.domain.ledger import LedgerUsage
 from services.billing.domain.model import ChangeKind, Subscription, SubscriptionState
 from services.billing.domain.paging import PageTokens
+from services.billing.domain.prices import ProviderCost
 from services.billing.domain.subscriptions import start_subscription
 from services.billing.domain.usage import (
     DAY_US,
+    LedgerUsage,
     QuotaReading,
     day_start_us,
     days_left,
@@ -89,13 +90,14 @@ def test_days_left_cover_the_rest_of_the_period(end_us: int, passed_us: int) -> 
 def test_usage_says_what_is_unpriced() -> None:
     period = period_at(START_US, START_US)
     quota = QuotaReading("starter", *period, 1000, 800, 300, 500, 2, 198, ("bedrock",), True, "", 1)
+    ledger = LedgerUsage(7, ProviderCost(3, 499), 4)
     usage = usage_of(
-        "acct_1", quota, LedgerUsage(7, 499), charges_micro=50_000_000, costs_as_of_us=START_US + 5, now_us=START_US + 6
+        "acct_1", quota, ledger, charges_micro=50_000_000, costs_as_of_us=START_US + 5, now_us=START_US + 6
     )
     assert usage.is_near_limit
     assert usage.can_use_managed
     assert (usage.sessions_used_today, usage.unpriced_sessions) == (7, 499)
-    assert usage.current_charges_micro == usage.estimated_monthly_cost_micro == 50_000_000
+    assert (usage.current_charges_micro, usage.estimated_monthly_cost_micro) == (50_000_000, 50_000_004)
     assert usage.costs_as_of_us == START_US + 5
 
 

@@ -15,6 +15,7 @@ from services.billing.domain.ledger import LedgerEntry, LedgerKey, PositionedEnt
 from services.billing.domain.model import Account, AccountState, ApiKey, ChangeState, Subscription, SupportLevel, Terms
 from services.billing.invoice_store import AuditFilter, InvoiceFilter
 from services.billing.store import AccountFilter, Transaction
+from services.billing.usage_store import RollupFilter
 from services.shared.errors import FlowStackError, Reason
 
 CORPUS = (
@@ -140,7 +141,11 @@ async def test_ids_of_that_text_find_nothing_of_others(database: Database) -> No
         ):
             assert await transaction.audit.list(wanted, None, 9) == []
         assert (await transaction.entitlements.status(text)).revision == 0
-        assert await transaction.ledger.usage(text, 0, 0) == (0, 0)
+        assert await transaction.rollups.provider_cost(text, 0) == (0, 0)
+        assert await transaction.rollups.committed_since(text, 0) == 0
+        assert await transaction.rollups.read(RollupFilter(text), ()) == []
+        for wanted in (RollupFilter(VICTIM, provider=text), RollupFilter(VICTIM, model=text)):
+            assert await transaction.rollups.read(wanted, ("labels",)) == []
         assert (await transaction.ledger.counts(text, 1)).committed == 0
         assert await transaction.ledger.existing({LedgerKey(text, "ses_x", 1), LedgerKey(VICTIM, text, 1)}) == set()
         assert await transaction.ledger.strays(text, None, 9) == []

@@ -13,13 +13,23 @@ from sqlalchemy import delete, insert, select, update
 
 from services.billing.adapters.sql.database import Database
 from services.billing.adapters.sql.tables import ACCOUNTS, LEDGER, PARTITION_CURSORS, READER_REPLICAS, STRAY_EVENTS
-from services.billing.domain.ledger import EventBatch, LedgerEntry, PositionedEntry, Watermark, partition_of
+from services.billing.adapters.sql.usage_tables import USAGE_HOURS, USAGE_LABELS, USAGE_PERIODS
+from services.billing.domain.ledger import (
+    EventBatch,
+    LedgerEntry,
+    LedgerKey,
+    PositionedEntry,
+    Watermark,
+    partition_of,
+)
+from services.billing.domain.prices import stamped
 from services.billing.service.booking import Booking
 from services.billing.service.context import Context
 from services.billing.service.reader import SessionEventReader
 from services.billing.store import Transaction
 from services.shared.errors import FlowStackError, Reason
 from tests.support.clock import ManualClock
+from tests.support.rollups import OnePrice, sums_of_ledger, sums_stored
 
 T = TypeVar("T")
 KNOWN: Final = ("acct_a", "acct_b")
@@ -94,8 +104,9 @@ class Quota:
 
     def resolve(self, account_id: str, number: int, mode: int) -> None:
         entry = LedgerEntry(
-            account_id, f"ses_{number}", 1 + number % 3, self.clock.now_us(), 2, 1, 1, 2, 1, mode, "p", "m", mode,
-            number, None, None, None, None, False, 1, 0, "", "", "{}", "{}", 1,
+            account_id, f"ses_{number}", 1 + number % 3, self.clock.now_us(), 2, 1 + number % 2, number * 900_000_000,
+            2, 1, mode, "p", "mn"[number % 4 == 0], mode, number * 1_000, None if number % 5 == 0 else 7, None, None,
+            None, False, 1, 0, "", "", ("{}", '{"team":"a"}')[number % 3 == 0], "{}", 1,
         )  # fmt: skip
         self.events.setdefault(partition_of(account_id), []).append(entry)
 
@@ -186,9 +197,11 @@ async def test_the_ledger_is_what_quotas_events_say(database: Database, history:
     everything = [entry for found in quota.events.values() for entry in found]
     mine = [entry for entry in everything if known or entry.account_id in KNOWN]
     strays = [entry for entry in everything if entry not in mine]
-    assert await entries_of(database, LEDGER) == sorted(mine)
-    assert await entries_of(database, STRAY_EVENTS) == sorted(strays)
-    assert sorted(booked) == sorted(mine), "consequences are told of each entry once"
+    mine = [stamped(entry, OnePrice().price_of) for entry in mine]
+    assert await entries_of(database, LEDGER) == sorted(mine, key=key_of)
+    assert await entries_of(database, STRAY_EVENTS) == sorted(strays, key=key_of)
+    assert sorted(booked, key=key_of) == sorted(mine, key=key_of), "consequences are told of each entry once"
+    assert await sums_stored(database) == await sums_of_ledger(database)
 
 
 async def read(database: Database, quota: Quota, booked: list[LedgerEntry], replica: str, wrong: Faults) -> None:
@@ -198,7 +211,8 @@ async def read(database: Database, quota: Quota, booked: list[LedgerEntry], repl
         return  # others have everything: it would wait for its turn
     quota.faults = wrong
     store = FaultyStore(database, wrong, booked)
-    context = Context(store, cast("Any", quota), cast("Any", None), cast("Any", None), quota.clock, bytes)
+    nothing = cast("Any", None)
+    context = Context(store, cast("Any", quota), nothing, nothing, quota.clock, bytes, prices=OnePrice())
     booking = Booking(context, [store.note])
     reader = SessionEventReader(context, cast("Any", Dispatcher()), booking, replica, LEASE_S)
     try:
@@ -207,10 +221,16 @@ async def read(database: Database, quota: Quota, booked: list[LedgerEntry], repl
         pass
 
 
+def key_of(entry: LedgerEntry) -> LedgerKey:
+    return entry.key
+
+
 async def entries_of(database: Database, table: Any) -> list[LedgerEntry]:
     async with database.engine.begin() as connection:
-        rows = await connection.execute(select(*(table.c[name] for name in LedgerEntry._fields)))
-        return sorted(LedgerEntry(*row) for row in rows)
+        # What is kept aside has no cost.
+        names = [name for name in LedgerEntry._fields if name in table.c]
+        rows = await connection.execute(select(*(table.c[name] for name in names)))
+        return sorted((LedgerEntry(*row) for row in rows), key=key_of)
 
 
 async def add_accounts(database: Database, account_ids: Sequence[str]) -> None:
@@ -221,7 +241,7 @@ async def add_accounts(database: Database, account_ids: Sequence[str]) -> None:
 
 async def empty(database: Database) -> None:
     async with database.engine.begin() as connection:
-        for table in (LEDGER, STRAY_EVENTS, ACCOUNTS, READER_REPLICAS):
+        for table in (LEDGER, STRAY_EVENTS, ACCOUNTS, READER_REPLICAS, USAGE_PERIODS, USAGE_HOURS, USAGE_LABELS):
             await connection.execute(delete(table))
         await connection.execute(update(PARTITION_CURSORS).values(cursor="", watermark_us=0, owner="", lease_end_us=0))
     await add_accounts(database, KNOWN)
@@ -246,3 +266,4 @@ async def test_consequences_that_fail_undo_the_entries(database: Database) -> No
     assert await entries_of(database, LEDGER) == []
     await asyncio.gather(*(database.transact(lambda t: Booking(context).book(t, positioned, 1)) for _ in range(5)))
     assert await entries_of(database, LEDGER) == [entry]
+    assert await sums_stored(database) == await sums_of_ledger(database)

@@ -12,6 +12,7 @@ from services.billing.adapters.sql.invoices import SqlInvoices
 from services.billing.adapters.sql.ledger import SqlLedger
 from services.billing.adapters.sql.partitions import SqlPartitions
 from services.billing.adapters.sql.payments import SqlPayments
+from services.billing.adapters.sql.rollups import SqlRollups
 from services.billing.adapters.sql.subscriptions import SqlEntitlements, SqlRequests, SqlSubscriptions
 from services.billing.adapters.sql.tables import PARTITION_CURSORS, READER_REPLICAS
 from services.billing.store import Transaction
@@ -27,6 +28,7 @@ class SqlTransaction:
         self.subscriptions = SqlSubscriptions(connection)
         self.entitlements = SqlEntitlements(connection)
         self.ledger = SqlLedger(connection)
+        self.rollups = SqlRollups(connection)
         self.partitions = SqlPartitions(connection)
         self.requests = SqlRequests(connection)
         self.invoices = SqlInvoices(connection)

@@ -30,6 +30,15 @@ async def append_many(connection: AsyncConnection, table: Table, rows: Sequence[
     return (await connection.exec_driver_sql(statement, list(rows))).rowcount
 
 
+async def add_many(connection: AsyncConnection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Adds `rows` to a table of sums: what is no part of the key is added to what is there, or set where nothing is.
+
+    Like `append_many` it leaves them to the driver. The rows' keys must differ.
+    """
+    if rows:
+        await connection.exec_driver_sql(_positional_addition(table, connection.dialect), list(rows))
+
+
 async def savepoint(connection: AsyncConnection) -> AsyncTransaction:
     """Begins a part of the transaction that can be undone alone."""
     if connection.dialect.name == "sqlite":
@@ -42,9 +51,22 @@ async def savepoint(connection: AsyncConnection) -> AsyncTransaction:
 
 @cache
 def _positional_insert(table: Table, dialect: Dialect) -> str:
+    return f"{_insert(table, dialect)} ON CONFLICT DO NOTHING"
+
+
+@cache
+def _positional_addition(table: Table, dialect: Dialect) -> str:
+    quote = dialect.identifier_preparer
+    keys = ", ".join(quote.format_column(column) for column in table.primary_key)
+    name = quote.format_table(table)
+    sums = [quote.format_column(column) for column in table.columns if not column.primary_key]
+    additions = ", ".join(f"{column} = {name}.{column} + excluded.{column}" for column in sums)
+    return f"{_insert(table, dialect)} ON CONFLICT ({keys}) DO UPDATE SET {additions}"
+
+
+def _insert(table: Table, dialect: Dialect) -> str:
     mark = {"qmark": "?", "format": "%s", "pyformat": "%s"}[dialect.paramstyle]
     quote = dialect.identifier_preparer
     columns = ", ".join(quote.format_column(column) for column in table.columns)
     marks = ", ".join([mark] * len(table.columns))
-    name = quote.format_table(table)
-    return f"INSERT INTO {name} ({columns}) VALUES ({marks}) ON CONFLICT DO NOTHING"  # noqa: S608  # names of ours
+    return f"INSERT INTO {quote.format_table(table)} ({columns}) VALUES ({marks})"  # noqa: S608  # names of ours

@@ -6,26 +6,30 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import case, delete, func, select, tuple_
+import orjson
+from sqlalchemy import Dialect, delete, func, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.billing.adapters.sql.dialect import append_many, savepoint
 from services.billing.adapters.sql.tables import ACCOUNTS, LEDGER, STRAY_EVENTS
+from services.billing.adapters.sql.usage_tables import USAGE_PERIODS
 from services.billing.domain.ledger import (
     CredentialMode,
     EventType,
     LedgerEntry,
     LedgerKey,
-    LedgerUsage,
     PeriodCounts,
     PositionedEntry,
 )
-from services.billing.ledger_store import LedgerInsert
+from services.billing.domain.paging import Position
+from services.billing.ledger_store import LedgerInsert, SessionFilter
 
 KEYS_AT_ONCE: Final = 300
 """How many keys one query asks for: three parameters each, and older SQLite takes 999."""
 
-_ENTRY: Final = LedgerEntry._fields
+_EVENT: Final = tuple(name for name in LedgerEntry._fields if name not in LedgerEntry._field_defaults)
+"""What of an entry came with its event; the rest is its cost, which it gets when it is booked."""
+_EVENT_COLUMNS: Final = len(_EVENT)
 _LEDGER_KEY: Final = tuple_(LEDGER.c.account_id, LEDGER.c.session_id, LEDGER.c.event)
 _STRAY_KEY: Final = tuple_(STRAY_EVENTS.c.account_id, STRAY_EVENTS.c.session_id, STRAY_EVENTS.c.event)
 T = TypeVar("T")
@@ -45,7 +49,7 @@ class SqlLedger:
         await append_many(
             self._connection,
             STRAY_EVENTS,
-            [(*entry, now_us, partition, cursor) for partition, cursor, entry in stray],
+            [(*entry[:_EVENT_COLUMNS], now_us, partition, cursor) for partition, cursor, entry in stray],
         )
         return LedgerInsert(
             await self._append(booked, now_us), frozenset(positioned.entry.account_id for positioned in stray)
@@ -53,7 +57,7 @@ class SqlLedger:
 
     async def _append(self, entries: list[LedgerEntry], now_us: int) -> Sequence[LedgerEntry]:
         """Appends entries; answers those that were new."""
-        rows = [(*entry, now_us) for entry in entries]
+        rows = [(*entry[:_EVENT_COLUMNS], now_us, *entry[_EVENT_COLUMNS:]) for entry in entries]
         if not rows:
             return ()
         # Nearly always all of them are new, and then their number says so. Only otherwise it is looked up which.
@@ -65,6 +69,47 @@ class SqlLedger:
         existing = await self.existing({entry.key for entry in entries})
         fresh = list({entry.key: entry for entry in reversed(entries) if entry.key not in existing}.values())[::-1]
         return await self._append(fresh, now_us)
+
+    async def sessions(self, wanted: SessionFilter, after: Position | None, limit: int) -> Sequence[LedgerEntry]:
+        """Sessions of an account, those reserved last first."""
+        columns = LEDGER.c
+        query = select(*(columns[name] for name in LedgerEntry._fields)).where(columns.account_id == wanted.account_id)
+        if wanted.start_us is not None:
+            query = query.where(columns.reserve_us >= wanted.start_us)
+        if wanted.end_us is not None:
+            query = query.where(columns.reserve_us < wanted.end_us)
+        if wanted.period_start_us is not None:
+            # A session is reserved in its period, so that the index by time leads to it.
+            query = query.where(
+                columns.reserve_us >= wanted.period_start_us, columns.period_start_us == wanted.period_start_us
+            )
+        if wanted.events is not None:
+            query = query.where(columns.event.in_(wanted.events))
+        for name, value in (
+            ("served_provider", wanted.provider),
+            ("served_model", wanted.model),
+            ("served_credential_mode", wanted.served_credential_mode),
+            ("api_key_id", wanted.api_key_id),
+            ("session_id", wanted.session_id),
+            ("request_id", wanted.request_id),
+        ):
+            if value:
+                query = query.where(columns[name] == value)
+        for key, text in wanted.labels:
+            query = query.where(_has_label(self._connection.dialect, key, text))
+        place = tuple_(columns.reserve_us, columns.session_id)
+        if after is not None:
+            query = query.where(place < tuple_(*after))
+        query = query.order_by(columns.reserve_us.desc(), columns.session_id.desc()).limit(limit)
+        return [LedgerEntry(*row) for row in await self._connection.execute(query)]
+
+    async def period_start_before(self, account_id: str, moment_us: int) -> int:
+        """The start of the account's last period with a session that began at or before a time."""
+        columns = USAGE_PERIODS.c
+        query = select(func.max(columns.period_start_us)).where(
+            columns.account_id == account_id, columns.period_start_us <= moment_us
+        )
+        return (await self._connection.execute(query)).scalar_one() or 0
 
     async def existing(self, keys: Collection[LedgerKey]) -> frozenset[LedgerKey]:
         """Which of `keys` the ledger has."""
@@ -107,18 +152,6 @@ class SqlLedger:
         query = query.order_by(*_STRAY_KEY.clauses).limit(limit)
         return [_positioned(row).entry for row in await self._connection.execute(query)]
 
-    async def usage(self, account_id: str, day_start_us: int, period_start_us: int) -> LedgerUsage:
-        """An account's counts in the day and the period."""
-        columns = LEDGER.c
-        is_byok = (columns.period_start_us == period_start_us) & (columns.credential_mode == int(CredentialMode.BYOK))
-        query = select(_sum_of(columns.reserve_us >= day_start_us), _sum_of(is_byok)).where(
-            columns.account_id == account_id,
-            columns.reserve_us >= min(day_start_us, period_start_us),
-            columns.event == int(EventType.COMMITTED),
-        )
-        today, byok = (await self._connection.execute(query)).one()
-        return LedgerUsage(int(today), int(byok))
-
     async def counts(self, account_id: str, period_start_us: int) -> PeriodCounts:
         """Counted sessions of an account's period."""
         columns = LEDGER.c
@@ -138,12 +171,23 @@ class SqlLedger:
         return PeriodCounts(managed, byok, sum(found.values()))
 
 
-def _sum_of(condition: Any) -> Any:
-    return func.coalesce(func.sum(case((condition, 1), else_=0)), 0)
+def _holds(dialect: Dialect, column: Any, text: str) -> Any:
+    """Whether a column's text holds another, letter by letter; LIKE passes over case on one of the stores."""
+    return (func.instr if dialect.name == "sqlite" else func.strpos)(column, text) > 0
+
+
+def _has_label(dialect: Dialect, key: str, value: str) -> Any:
+    """Whether a session has a label, by how the JSON of labels is written.
+
+    A quotation mark inside a key or a value has a backslash before it: with what precedes a key nothing else matches.
+    """
+    pair = f"{orjson.dumps(key).decode()}:{orjson.dumps(value).decode()}"
+    column = LEDGER.c.labels
+    return or_(_holds(dialect, column, "{" + pair), _holds(dialect, column, "," + pair))
 
 
 def _positioned(row: Any) -> PositionedEntry:
-    return PositionedEntry(row.partition, row.cursor, LedgerEntry(*(getattr(row, name) for name in _ENTRY)))
+    return PositionedEntry(row.partition, row.cursor, LedgerEntry(*(getattr(row, name) for name in _EVENT)))
 
 
 def _in_portions(items: Collection[T]) -> Iterator[list[T]]:

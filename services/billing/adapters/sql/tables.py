@@ -163,6 +163,9 @@ LEDGER: Final = Table(
     "ledger",
     METADATA,
     *_entry_columns(),
+    # NULL where unknown: 0 is a cost.
+    Column("provider_cost_micro", BigInteger, nullable=True),
+    _text("price_table_version"),
     Index("ledger_by_time", "account_id", "reserve_us", "session_id"),
 )
 

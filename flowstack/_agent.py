@@ -1,0 +1,288 @@
+"""The blocking agent."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Unpack, overload
+
+import grpc
+from flowstack_protos.billing.v1 import usage_service_pb2
+from flowstack_protos.router.v1 import router_service_pb2 as pb
+
+from flowstack import _account, _current, _routes, _runner
+from flowstack._alerts import Alerts, Budget
+from flowstack._chat import ChatOptions, Conversation, Message, tool_results
+from flowstack._client import Client, backoff_s
+from flowstack._core import Core, F, Plan
+from flowstack._errors import FlowStackError
+from flowstack._methods import RouterService, UsageService
+from flowstack._tools import ToolOutcome, unknown
+from flowstack._values import Event, Reply, SessionFinished, TextDelta, ToolCalled, ToolReturned, Usage, usage_from
+from flowstack._vault import Vault
+
+
+class Agent:
+    """Talks to models by the session: one `chat` is one session, whatever its tokens and tools.
+
+    Thread-safe, and a context manager; all agents of a process share one channel for each service. Calls keep no
+    memory of one another.
+
+    Args:
+        name: for reports: each session carries it as the label `agent`.
+        api_key: FlowStack's key, `fs_…`; from FLOWSTACK_API_KEY where it is not given.
+        provider: such as `bedrock` or `openai`; from FLOWSTACK_PROVIDER, else the operator's default.
+        model: a model or alias of the provider's; from FLOWSTACK_MODEL, else the operator's default.
+        byok: your own credentials for the provider, sent with each request and kept nowhere: `{"api_key": …}`, for
+            Bedrock `{"access_key_id": …, "secret_access_key": …}`.
+        system: instructions to the model, for every chat.
+        endpoint: where FlowStack is; from FLOWSTACK_ENDPOINT and its like, else this machine. See `_endpoints`.
+        record_providers: note in the vault collection `provider_switches` who served each counted chat.
+        options: more of ChatOptions, for every chat.
+
+    Raises:
+        ConfigurationError: no key, a malformed one, a bad address, or byok that does not fit the provider.
+    """
+
+    vault: Vault
+    budget: Budget
+    alerts: Alerts
+
+    def __init__(
+        self,
+        name: str,
+        api_key: str | None = None,
+        *,
+        provider: str | None = None,
+        model: str | None = None,
+        byok: Mapping[str, Any] | str | None = None,
+        endpoint: str | Mapping[str, str] | None = None,
+        record_providers: bool = True,
+        **options: Unpack[ChatOptions],
+    ) -> None:
+        self._core = Core(name, api_key, provider, model, byok, options, endpoint, record_providers)
+        self._client = Client(self._core.connection)
+        self.vault = Vault(self._client)
+        self.budget = Budget(self._client)
+        self.alerts = Alerts(self._client)
+
+    @property
+    def name(self) -> str:
+        """The agent's name."""
+        return self._core.name
+
+    @property
+    def provider(self) -> str:
+        """The provider that the next chat asks; empty for the operator's default, before the first chat."""
+        return self._core.route.provider
+
+    @property
+    def model(self) -> str:
+        """The model that the next chat asks."""
+        return self._core.route.model
+
+    def chat(self, message: Message, **options: Unpack[ChatOptions]) -> Reply:
+        """Has one session, tool calls included, and answers the model's text.
+
+        Sync tools run in the calling thread, async ones in a loop of their own. A failed attempt is repeated with the
+        same request_id where the service was unavailable and nothing had come yet, so that it never costs twice.
+        Within a running tool this is a session of its own, without tools.
+
+        Args:
+            message: what to say, or a whole conversation.
+            options: see ChatOptions; they take the place of the agent's.
+
+        Raises:
+            QuotaExceededError: the period's sessions are used up.
+            FlowStackError: see `_errors`; `counted` says whether the session was counted.
+        """
+        for event in self._events(message, options):
+            if isinstance(event, SessionFinished):
+                return event.reply
+        raise AssertionError("a conversation ends with its last event or an error")
+
+    def stream(self, message: Message, **options: Unpack[ChatOptions]) -> Stream:
+        """As `chat`, but event by event. Closing or dropping the stream cancels the session.
+
+        Raises:
+            FlowStackError: from the iterator, as in `chat`.
+        """
+        return Stream(self._events(message, options))
+
+    def _events(self, message: Message, options: ChatOptions) -> Iterator[Event]:
+        if not self._core.route.provider:
+            self._core.found_provider(self._client.run(_routes.default_provider()))
+        plan = self._core.plan(message, options)
+        return self._attempts(plan)
+
+    def _attempts(self, plan: Plan) -> Iterator[Event]:
+        retries = 0
+        while True:
+            conversation = Conversation(plan.request_id)
+            try:
+                yield from self._attempt(plan, conversation)
+                return
+            except FlowStackError as error:
+                if not conversation.may_retry(error, retries):
+                    if error.counted:
+                        plan.note_failed(error.session_id)
+                    raise
+            time.sleep(backoff_s(retries))
+            retries += 1
+
+    def _attempt(self, plan: Plan, conversation: Conversation) -> Iterator[Event]:
+        to_send: queue.SimpleQueue[pb.ChatRequest | None] = queue.SimpleQueue()
+        if plan.tools:
+            to_send.put(pb.ChatRequest(start=plan.request))
+            call = self._client.open_chat(RouterService.Chat, iter(to_send.get, None), plan.timeout_s)
+        else:
+            call = self._client.open(RouterService.Complete, plan.request, plan.timeout_s)
+        try:
+            for message in call:
+                event, owed = conversation.feed(message)
+                if isinstance(event, SessionFinished):
+                    continue  # handed on once the status is in
+                if event is not None:
+                    yield event
+                if owed:
+                    outcomes = self._run_tools(plan, owed)
+                    to_send.put(tool_results(outcomes))
+                    for called, outcome in outcomes:
+                        yield ToolReturned(called.id, called.name, outcome.content, outcome.is_error)
+            reply = conversation.ended()
+        except grpc.RpcError as failure:
+            raise self._client.error(RouterService.Chat, failure) from None
+        except GeneratorExit:
+            if conversation.begun:  # after output, a session that its reader leaves is counted
+                plan.note_failed(conversation.session_id)
+            raise
+        finally:
+            to_send.put(None)
+            call.cancel()
+        self._core.note(reply.session)
+        yield SessionFinished(reply)
+
+    def _run_tools(self, plan: Plan, owed: list[ToolCalled]) -> list[tuple[ToolCalled, ToolOutcome]]:
+        """Async tools run beside one another and beside the sync ones, which run here, in order."""
+        with _current.running_tool_of(self._core):
+            waiting: list[tuple[ToolCalled, Callable[[], ToolOutcome]]] = []
+            for called in owed:
+                tool = plan.tools.get(called.name)
+                if tool is None:
+                    outcome = unknown(called.name, plan.tools)
+                    waiting.append((called, lambda outcome=outcome: outcome))  # type: ignore[misc]
+                elif tool.is_async:
+                    waiting.append((called, _runner.start(tool, called.arguments_json)))
+                else:
+                    waiting.append((called, lambda tool=tool, called=called: _runner.run(tool, called.arguments_json)))  # type: ignore[misc]
+            return [(called, finish()) for called, finish in waiting]
+
+    @overload
+    def tool(self, function: F, /) -> F: ...
+    @overload
+    def tool(self, /, *, name: str | None = None, description: str | None = None) -> Callable[[F], F]: ...
+    def tool(self, function: F | None = None, /, *, name: str | None = None, description: str | None = None) -> Any:
+        """Decorates a function that the model may call; the function itself stays as it is.
+
+        Its schema comes from the type hints, its description and those of its parameters from the docstring. What it
+        raises is told to the model, not to the caller of `chat`. It has 60 s, the router's limit. One of the same name
+        takes the earlier one's place.
+
+        Raises:
+            ToolDefinitionError: a signature that a model cannot call, or types that JSON cannot express.
+        """
+        if function is None:
+            return self._core.tool(name=name, description=description)
+        return self._core.tool(function)
+
+    def set_provider(self, provider: str, byok: Mapping[str, Any] | str | None = None) -> None:
+        """Chooses the provider of later chats, with its default model. The old provider's key is dropped.
+
+        Raises:
+            ConfigurationError: byok that does not fit the provider.
+        """
+        self._core.set_provider(provider, byok)
+
+    def set_model(self, model: str) -> None:
+        """Chooses the model of later chats."""
+        self._core.set_model(model)
+
+    def get_usage(self) -> Usage:
+        """The usage of the current period, live: a session that has ended is in it. Works at the limit.
+
+        Raises:
+            FlowStackError: see `_errors`.
+        """
+        response = self._client.call(UsageService.GetUsage, usage_service_pb2.GetUsageRequest())
+        return usage_from(response.usage)
+
+    def get_tier_info(self) -> dict[str, Any]:
+        """The plan in force: current_tier, can_use_managed, price and more; see `_account.tier_info`.
+
+        Raises:
+            FlowStackError: see `_errors`.
+        """
+        return self._client.run(_account.tier_info())
+
+    def models(self, provider: str = "") -> list[dict[str, Any]]:
+        """The models that may be asked for: provider, model, aliases, managed and byok.
+
+        Raises:
+            ModelNotFoundError: a provider that the operator has not.
+        """
+        return [_account.model_info(model) for model in self._client.run(_routes.list_models(provider))]
+
+    def flush(self) -> None:
+        """Waits until the notes of earlier chats are in the vault, at most 5 s."""
+        self._core.flush()
+
+    def close(self) -> None:
+        """Stores what was noted, and lets go of the channels. Repeatable."""
+        self._core.close()
+        self._client.close()
+
+    def __enter__(self) -> Agent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Agent({self.name!r}, provider={self.provider!r}, model={self.model!r})"
+
+
+class Stream:
+    """The events of one session; iterate it, or `text` for the text alone. A context manager.
+
+    Attributes:
+        reply: the answer, once the stream has ended; None before.
+    """
+
+    def __init__(self, events: Iterator[Event]) -> None:
+        self._events = events
+        self.reply: Reply | None = None
+
+    def __iter__(self) -> Iterator[Event]:
+        return self
+
+    def __next__(self) -> Event:
+        event = next(self._events)
+        if isinstance(event, SessionFinished):
+            self.reply = event.reply
+        return event
+
+    @property
+    def text(self) -> Iterator[str]:
+        """The text, as it comes."""
+        return (event.text for event in self if isinstance(event, TextDelta))
+
+    def close(self) -> None:
+        """Cancels the session where it still runs. Repeatable."""
+        self._events.close()  # type: ignore[attr-defined]  # it is a generator
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,88 @@
+"""The ledger's rollups in SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Table, func, literal_column, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.billing.adapters.sql.dialect import add_many
+from services.billing.adapters.sql.usage_tables import USAGE_HOURS, USAGE_LABELS, USAGE_PERIODS
+from services.billing.domain.ledger import LedgerEntry
+from services.billing.domain.prices import ProviderCost
+from services.billing.domain.rollups import Sums, rolled_up
+from services.billing.domain.usage import DAY_US
+from services.billing.usage_store import Group, RollupFilter, RollupRow
+
+_FILTERS: Final = ("period_start_us", "provider", "model", "served_credential_mode")
+
+
+class SqlRollups:
+    """Sums of the ledger."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def add(self, entries: Sequence[LedgerEntry]) -> None:
+        """Adds entries that are new in the ledger."""
+        rollup = rolled_up(entries)
+        # Tables and rows in one order for everybody, so that of two transactions one waits and neither forever.
+        await self._add(USAGE_PERIODS, rollup.periods)
+        await self._add(USAGE_HOURS, rollup.hours)
+        await self._add(USAGE_LABELS, rollup.labels)
+
+    async def _add(self, table: Table, found: Mapping[Any, Sums]) -> None:
+        await add_many(self._connection, table, [(*key, *found[key]) for key in sorted(found)])
+
+    async def provider_cost(self, account_id: str, period_start_us: int) -> ProviderCost:
+        """What providers have charged the caller for BYOK sessions of a period."""
+        columns = USAGE_PERIODS.c
+        query = select(_sum(columns.cost_micro), _sum(columns.unpriced)).where(
+            columns.account_id == account_id, columns.period_start_us == period_start_us
+        )
+        known_micro, unpriced = (await self._connection.execute(query)).one()
+        return ProviderCost(int(known_micro), int(unpriced))
+
+    async def committed_since(self, account_id: str, hour_us: int) -> int:
+        """Counted sessions that were reserved in the hour that starts then, or later."""
+        columns = USAGE_HOURS.c
+        query = select(_sum(columns.committed)).where(columns.account_id == account_id, columns.hour_us >= hour_us)
+        return int((await self._connection.execute(query)).scalar_one())
+
+    async def read(self, wanted: RollupFilter, groups: Sequence[Group]) -> Sequence[RollupRow]:
+        """Sums by groups and credential mode."""
+        if wanted == RollupFilter(wanted.account_id, period_start_us=wanted.period_start_us) and not groups:
+            table = USAGE_PERIODS
+        else:
+            table = USAGE_LABELS if "labels" in groups else USAGE_HOURS
+        columns = table.c
+        keys = [_group(table, name) for name in groups]
+        query = select(*keys, columns.credential_mode, *(_sum(columns[name]) for name in Sums._fields)).where(
+            columns.account_id == wanted.account_id
+        )
+        if wanted.start_us is not None:
+            query = query.where(columns.hour_us >= wanted.start_us)
+        if wanted.end_us is not None:
+            query = query.where(columns.hour_us < wanted.end_us)
+        for name in _FILTERS:
+            value = getattr(wanted, name)
+            if value is not None:
+                query = query.where(columns[name] == value)
+        rows = await self._connection.execute(query.group_by(*keys, columns.credential_mode))
+        count = len(groups)
+        return [RollupRow(tuple(row[:count]), int(row[count]), Sums(*map(int, row[count + 1 :]))) for row in rows]
+
+
+def _group(table: Table, name: Group) -> ColumnElement[Any]:
+    if name == "hour":
+        return table.c.hour_us
+    if name == "day":
+        # Literal: of two parameters PostgreSQL does not see that what is selected is what is grouped by.
+        return table.c.hour_us - table.c.hour_us % literal_column(str(DAY_US))
+    return table.c[name]
+
+
+def _sum(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    return func.coalesce(func.sum(column), 0)

@@ -1,0 +1,200 @@
+"""Where a period will end, what it costs, and what would cost less."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from services.billing.domain.advice import Recommendation, Situation, recommendations
+from services.billing.domain.estimates import (
+    OUTPUT_SHARE,
+    SEED_EXAMPLE,
+    SEED_EXAMPLE_VERSION,
+    TOKENS_DEFAULT,
+    Estimate,
+    Workload,
+    current_cost,
+    estimates,
+    seed_example_cost,
+)
+from services.billing.domain.forecast import Projection, projected_cost_micro
+from services.billing.domain.ledger import partition_of
+from services.billing.domain.model import Terms
+from services.billing.domain.prices import ProviderCost
+from services.billing.domain.usage import QuotaReading, percentage
+from services.billing.domain.usage_query import Totals
+from services.billing.service.context import Context
+from services.billing.service.usage import UsageService, project
+from services.billing.store import Transaction
+from services.billing.usage_store import RollupFilter
+from services.shared.errors import FlowStackError, Reason
+
+ITEMS_MAX: Final = 100
+CURRENT: Final = "current"
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """A period so far and at its end. Money is micro-dollars."""
+
+    account_id: str
+    quota: QuotaReading
+    terms: Terms
+    as_of_us: int
+    charges_micro: int
+    provider_cost: ProviderCost
+    projection: Projection
+
+    @property
+    def costs_micro(self) -> tuple[int, int, int]:
+        """Charges and provider cost at the period's end: most likely, low and high."""
+        most_likely, low, high = (
+            self.charges_micro
+            + projected_cost_micro(self.provider_cost.known_micro, self.quota.sessions_committed, sessions)
+            for sessions in (self.projection.sessions, self.projection.low, self.projection.high)
+        )
+        return most_likely, low, high
+
+
+@dataclass(frozen=True, slots=True)
+class CostItem:
+    """What one provider and model cost in the period."""
+
+    provider: str
+    model: str
+    credential_mode: int
+    totals: Totals
+
+
+@dataclass(frozen=True, slots=True)
+class CostAnalysis:
+    """A period's costs and what to do about them."""
+
+    outlook: Outlook
+    usage_percentage: float
+    items: tuple[CostItem, ...]
+    recommendations: tuple[Recommendation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CostEstimates:
+    """What sessions cost on each plan and offer, and what that rests on."""
+
+    estimates: tuple[Estimate, ...]
+    workload: Workload
+    price_table: str
+    price_table_version: str
+    price_us: int
+
+
+class OutlookService:
+    """Use cases of what is to come."""
+
+    def __init__(self, context: Context, usage: UsageService) -> None:
+        self._context = context
+        self._usage = usage
+
+    async def forecast(self, account_id: str, timeout_s: float) -> Outlook:
+        """Projects sessions and costs to the period's end.
+
+        Args:
+            account_id: the account.
+            timeout_s: how long quota may take to answer.
+
+        Raises:
+            FlowStackError: ACCOUNT_NOT_FOUND, QUOTA_UNAVAILABLE, ENTITLEMENT_MISSING.
+        """
+        quota = await self._usage.quota_of(account_id, timeout_s)
+        return await self._context.store.transact(
+            lambda transaction: self._outlook(transaction, account_id, quota), snapshot=True
+        )
+
+    async def analyze(self, account_id: str, timeout_s: float) -> CostAnalysis:
+        """Breaks the period's costs down and says what would cost less.
+
+        Args:
+            account_id: the account.
+            timeout_s: how long quota may take to answer.
+
+        Raises:
+            FlowStackError: ACCOUNT_NOT_FOUND, QUOTA_UNAVAILABLE, ENTITLEMENT_MISSING.
+        """
+        quota = await self._usage.quota_of(account_id, timeout_s)
+
+        async def read(transaction: Transaction) -> CostAnalysis:
+            outlook = await self._outlook(transaction, account_id, quota)
+            items = await _items(transaction, account_id, quota.period_start_us)
+            situation = Situation(
+                outlook.terms,
+                quota.sessions_committed,
+                quota.session_limit,
+                outlook.projection.sessions,
+                quota.managed_sessions,
+                quota.byok_sessions,
+                outlook.provider_cost,
+            )
+            advice = recommendations(situation, self._context.catalogue, self._context.clock.now_us())
+            share = percentage(quota.sessions_committed, quota.session_limit)
+            return CostAnalysis(outlook, share, items, tuple(advice))
+
+        return await self._context.store.transact(read, snapshot=True)
+
+    def estimate(self, workload: Workload, price_table: str) -> CostEstimates:
+        """Estimates what sessions cost on each plan and offer that fits.
+
+        Args:
+            workload: the sessions.
+            price_table: empty for current prices, or `seed-example`.
+
+        Raises:
+            FlowStackError: PRICE_TABLE_NOT_FOUND.
+        """
+        now_us, prices = self._context.clock.now_us(), self._context.prices
+        if price_table == SEED_EXAMPLE:
+            cost, version, price_us = seed_example_cost(workload), SEED_EXAMPLE_VERSION, 0
+        elif price_table in ("", CURRENT):
+            price = prices.price_of(workload.provider, workload.model, now_us)
+            cost = current_cost(workload, None if price is None else price.rates_at(workload.input_tokens))
+            price_table, version, price_us = CURRENT, price.version if price else prices.version, prices.price_us
+        else:
+            raise FlowStackError(
+                Reason.PRICE_TABLE_NOT_FOUND,
+                f"There is no such price table. Leave price_table empty for current prices, or name {SEED_EXAMPLE}.",
+            )
+        found = estimates(self._context.catalogue, now_us, workload.sessions, cost)
+        return CostEstimates(tuple(found), workload, price_table, version, price_us)
+
+    async def _outlook(self, transaction: Transaction, account_id: str, quota: QuotaReading) -> Outlook:
+        account = await transaction.accounts.get(account_id)
+        subscription = await transaction.subscriptions.get(account.subscription_id)
+        watermark_us = await transaction.partitions.watermark_us(partition_of(account_id))
+        return Outlook(
+            account_id,
+            quota,
+            subscription.terms,
+            max(watermark_us, account.create_us),
+            await transaction.invoices.charged_micro(account_id, quota.period_start_us),
+            await transaction.rollups.provider_cost(account_id, quota.period_start_us),
+            await project(transaction, account_id, quota, self._context.clock.now_us()),
+        )
+
+
+def workload_of(sessions: int, provider: str, model: str, tokens: int, output_tokens: int | None) -> Workload:
+    """A workload, with what is assumed of it where nobody says."""
+    tokens = tokens or TOKENS_DEFAULT
+    return Workload(
+        sessions, provider, model, tokens, tokens // OUTPUT_SHARE if output_tokens is None else output_tokens
+    )
+
+
+async def _items(transaction: Transaction, account_id: str, period_start_us: int) -> tuple[CostItem, ...]:
+    wanted = RollupFilter(account_id, period_start_us=period_start_us)
+    found: dict[tuple[str, str, int], Totals] = {}
+    for row in await transaction.rollups.read(wanted, ("provider", "model", "served_credential_mode")):
+        provider, model, mode = row.group
+        key = (str(provider), str(model), int(mode))
+        found[key] = found.get(key, Totals()).plus(row.credential_mode, row.sums)
+    items = [CostItem(*key, totals) for key, totals in found.items()]
+    # Of sessions that cost the same, which is so of all managed ones, those of the most sessions come first.
+    items.sort(key=lambda item: (-item.totals.sums.cost_micro, -item.totals.sums.committed, item.provider, item.model))
+    return tuple(items[:ITEMS_MAX])
