@@ -8,7 +8,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench import billing, providers, quota, router, router_latency, router_memory
+from bench import billing, providers, quota, router, router_latency, router_memory, vault
 from bench.report import Report
 
 PARTS: dict[str, Callable[[Report], Awaitable[None]]] = {
@@ -18,6 +18,7 @@ PARTS: dict[str, Callable[[Report], Awaitable[None]]] = {
     "router-memory": router_memory.run,
     "providers": providers.run,
     "billing": billing.run,
+    "vault": vault.run,
 }
 
 

@@ -83,14 +83,15 @@ async def _length(report: Report, found: Ways, chunks: int, streams_each: int) -
     """Measures with streams of so many chunks."""
     model = f"words-{chunks}"
     pairs: dict[str, list[tuple[Run, Run]]] = {"litellm": [], "relay": [], "direct": []}
-    router_cpu_s = relay_cpu_s = 0.0
+    router_cpu_s = relay_cpu_s = behind_cpu_s = 0.0
     for _ in range(PAIRS):
         began_s = cpu_s(found.relay_process_id)
         bare = await found.relay.run(model, CALLERS, streams_each)
         relay_cpu_s += cpu_s(found.relay_process_id) - began_s
-        began_s = found.services.router.cpu_s()
+        began_s, behind_began_s = found.services.router.cpu_s(), _behind_cpu_s(found.services)
         routed = await found.router.run(model, CALLERS, streams_each)
         router_cpu_s += found.services.router.cpu_s() - began_s
+        behind_cpu_s += _behind_cpu_s(found.services) - behind_began_s
         pairs["relay"].append((routed, bare))
         pairs["direct"].append((routed, await found.direct.run(model, CALLERS, streams_each)))
         if model == MODEL:
@@ -111,6 +112,21 @@ async def _length(report: Report, found: Ways, chunks: int, streams_each: int) -
             router_cpu_s / relay_cpu_s,
         )
     )
+    report.add(
+        Figure(
+            "processor time of a stream behind the router",
+            setup,
+            behind_cpu_s / count * 1e3,
+            "ms in quota and billing, on the same cores",
+            "ms in the router",
+            router_cpu_s / count * 1e3,
+            behind_cpu_s / router_cpu_s,
+        )
+    )
+
+
+def _behind_cpu_s(services: Stack) -> float:
+    return services.quota.cpu_s() + services.billing.cpu_s()
 
 
 def _add(report: Report, setup: str, pairs: list[tuple[Run, Run]], reference: str, bar: float | None) -> None:

@@ -73,6 +73,7 @@ class RouterService:
         self.limits = limits
         self.resolver = resolver
         self.lineup = lineup
+        self._world = self._world_of(lineup)
 
     def complete(self, customer: Customer, request: CompletionRequest) -> SessionStream:
         """Starts a session that ends with the model's first answer.
@@ -120,8 +121,7 @@ class RouterService:
         lineup = self.lineup
         candidates = lineup.candidates(request)
         id_ = session_id(self._clock.now_us(), self._random_bits(RANDOM_BITS))
-        world = World(self._quota, self.resolver, lineup.providers, self._clock, self.limits)
-        session = Session(world, Assignment(id_, customer, request, candidates, results))
+        session = Session(self._world, Assignment(id_, customer, request, candidates, results))
         task = session.start()
         self._running[task] = session
         task.add_done_callback(self._ended)
@@ -139,7 +139,11 @@ class RouterService:
     def exchange(self, lineup: Lineup) -> set[asyncio.Task[None]]:
         """Starts new sessions with `lineup` from now on; answers those that run, with what was before it."""
         self.lineup = lineup
+        self._world = self._world_of(lineup)
         return set(self._running)
+
+    def _world_of(self, lineup: Lineup) -> World:
+        return World(self._quota, self.resolver, lineup.providers, self._clock, self.limits, self._log)
 
     @property
     def running(self) -> int:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
-from types import MappingProxyType
 from typing import Final
 
+from structlog.typing import FilteringBoundLogger
+
+from services.router.broken import BrokenError, Quote, caller_error
 from services.router.buffer import EventBuffer, ReaderStalledError
 from services.router.domain.coalesce import coalesced
-from services.router.domain.endings import Cause, Ending, FailedAttempt, Situation, decide, reason_of
+from services.router.domain.endings import Cause, Ending, FailedAttempt, Situation, decide
 from services.router.domain.events import (
     AttemptFailed,
     Finish,
@@ -30,21 +31,19 @@ from services.router.domain.quota import Grant, Reservation, Resolution
 from services.router.domain.request import (
     Candidate,
     CompletionRequest,
-    CredentialMode,
     Customer,
     Prompt,
 )
 from services.router.domain.tally import Tally
 from services.router.domain.tool_loop import Answer, ToolLoop, ToolLoopError
-from services.router.explain import explanation, session_metadata
 from services.router.limits import SessionLimits
 from services.router.ports import QuotaPort, ToolResultSource
 from services.router.providers.port import Provider, ProviderError
 from services.router.resolver import Claim, Resolver
 from services.shared import failpoints
 from services.shared.clock import Clock
-from services.shared.errors import FieldViolation, FlowStackError, Reason
-from services.shared.log import frames_of, get_logger
+from services.shared.errors import FlowStackError, Reason
+from services.shared.log import frames_of
 
 _DENIALS: Final = frozenset(
     {
@@ -64,9 +63,6 @@ _DENIALS: Final = frozenset(
 )
 """The answers after which quota certainly holds no unit. After every other one it may."""
 
-RATE_LIMIT_RETRY: Final = timedelta(seconds=5)
-"""What a client is told to wait where a provider that limits the rate does not say how long."""
-
 
 @dataclass(frozen=True, slots=True)
 class World:
@@ -77,6 +73,8 @@ class World:
     providers: Mapping[str, Provider]
     clock: Clock
     limits: SessionLimits
+    log: FilteringBoundLogger
+    """One for all: a logger is put together when it is used first, and that takes as long as a line of the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,51 +86,6 @@ class Assignment:
     request: CompletionRequest
     candidates: tuple[Candidate, ...]
     results: ToolResultSource | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Quote:
-    """A provider's failure as the client may be told of it."""
-
-    provider: str
-    failed: FailedAttempt
-    message: str
-    """What the provider said, filtered."""
-    retry_after: timedelta | None
-
-    def told(self, reason: Reason) -> str:
-        """The words that go with `reason`.
-
-        On the operator's credentials only a refused request is its caller's affair; the rest is the operator's.
-        """
-        words = f"{self.provider}: {self.failed.failure.value}"
-        own = self.failed.mode is CredentialMode.BYOK or reason is Reason.PROVIDER_REJECTED_REQUEST
-        return f"{words}: {self.message}" if self.message and own else words
-
-
-class _BrokenError(Exception):
-    """Ends a session that did not come to its natural end."""
-
-    def __init__(
-        self,
-        cause: Cause,
-        detail: str = "",
-        *,
-        violations: Sequence[FieldViolation] = (),
-        metadata: Mapping[str, str] = MappingProxyType({}),
-        quotes: Sequence[_Quote] = (),
-    ) -> None:
-        super().__init__(cause.value)
-        self.cause = cause
-        self.detail = detail
-        self.quotes = quotes
-        self.metadata = metadata
-        self.violations = violations
-
-    def quote(self, reason: Reason) -> _Quote | None:
-        """The failure that the session ends with `reason` for; the last one where several would do."""
-        fitting = [quote for quote in self.quotes if reason_of(quote.failed) is reason] or self.quotes
-        return fitting[-1] if fitting else None
 
 
 class Session:
@@ -148,7 +101,6 @@ class Session:
         self._stopped: Cause | None = None
         self._ending = False
         self._task: asyncio.Task[None] | None = None
-        self._log = get_logger()
         limits = world.limits
         self.buffer = EventBuffer(limits.buffer_events, limits.buffer_bytes, limits.reader_stall_s)
 
@@ -178,7 +130,7 @@ class Session:
             ceiling.cancel()
         await self._end(broken, finish_reason)
 
-    async def _work(self) -> tuple[_BrokenError, FinishReason]:
+    async def _work(self) -> tuple[BrokenError, FinishReason]:
         """Converses, and says how that came to its end.
 
         Raises:
@@ -187,23 +139,23 @@ class Session:
         finish_reason = FinishReason.STOP
         try:
             finish_reason = await self._converse()
-            broken = _BrokenError(Cause.FINISHED)
+            broken = BrokenError(Cause.FINISHED)
         except asyncio.CancelledError:
-            broken = _BrokenError(Cause.SHUTTING_DOWN)
-        except _BrokenError as error:
+            broken = BrokenError(Cause.SHUTTING_DOWN)
+        except BrokenError as error:
             broken = error
         except ReaderStalledError:
-            broken = _BrokenError(Cause.READER_STALLED)
+            broken = BrokenError(Cause.READER_STALLED)
         except FlowStackError:
             if self._stopped is None:
                 raise
-            broken = _BrokenError(self._stopped)
+            broken = BrokenError(self._stopped)
         except Exception as error:
             # A defect ends this session alone, uncounted. Its text may hold what a user sent.
-            self._log.error("defect", error_type=type(error).__name__, traceback=frames_of(error))
-            broken = _BrokenError(Cause.INTERNAL)
+            self._world.log.error("defect", error_type=type(error).__name__, traceback=frames_of(error))
+            broken = BrokenError(Cause.INTERNAL)
         # A cancellation that a library turned into an error of its own is still what ended the session.
-        return (broken if self._stopped is None else _BrokenError(self._stopped)), finish_reason
+        return (broken if self._stopped is None else BrokenError(self._stopped)), finish_reason
 
     async def _converse(self) -> FinishReason:
         grant = await self._reserve()
@@ -245,10 +197,10 @@ class Session:
             if error.reason in _DENIALS:
                 self._reserved = False
                 raise
-            raise _BrokenError(Cause.RESERVATION_UNKNOWN) from None
+            raise BrokenError(Cause.RESERVATION_UNKNOWN) from None
         if grant.replayed:
             # Somebody has sent this reservation before; what it entitled to has been started, or given up.
-            raise _BrokenError(Cause.RESERVATION_UNKNOWN)
+            raise BrokenError(Cause.RESERVATION_UNKNOWN)
         failpoints.hit("router.after_reserve")
         return grant
 
@@ -256,7 +208,7 @@ class Session:
         """Every candidate has to be one that could be called, and quota's refusals of the request come first."""
         for candidate in self._assignment.candidates:
             if not candidate.has_credentials:
-                raise _BrokenError(
+                raise BrokenError(
                     Cause.CREDENTIALS_MISSING,
                     f"Provider: {candidate.provider}.",
                     metadata={"provider": candidate.provider},
@@ -264,18 +216,18 @@ class Session:
 
     async def _answer(self, prompt: Prompt, candidates: Sequence[Candidate]) -> Answer:
         """One round's answer, from the first candidate that gives one."""
-        quotes: list[_Quote] = []
+        quotes: list[Quote] = []
         for position, candidate in enumerate(candidates, start=1):
             try:
                 return await self._attempt(candidate, prompt)
             except ProviderError as error:
                 self._tally.fail(error.failure, error.request_id, self._world.clock.monotonic_s())
                 failed = FailedAttempt(error.failure, candidate.credential_mode)
-                quotes.append(_Quote(candidate.provider, failed, error.message, error.retry_after))
+                quotes.append(Quote(candidate.provider, failed, error.message, error.retry_after))
                 if self._tally.output_begun:
-                    raise _BrokenError(Cause.PROVIDER_FAILED, quotes=quotes[-1:]) from None
+                    raise BrokenError(Cause.PROVIDER_FAILED, quotes=quotes[-1:]) from None
                 if position == len(candidates):
-                    raise _BrokenError(Cause.PROVIDER_FAILED, quotes=quotes) from None
+                    raise BrokenError(Cause.PROVIDER_FAILED, quotes=quotes) from None
                 await self.buffer.put((AttemptFailed(candidate.provider, candidate.model, error.failure),))
         raise AssertionError("a session has at least one candidate")
 
@@ -285,7 +237,8 @@ class Session:
         answer: list[ProviderEvent] | None = None if self._assignment.results is None else []
         tally.begin(candidate, monotonic_s())
         prompt = _capped(prompt, self._plans_cap, candidate)
-        async with self._world.providers[candidate.provider].open(candidate, prompt) as stream:
+        async with self._world.providers[candidate.provider].open(candidate, prompt, tally.sent) as stream:
+            tally.opened(stream.request_id)
             finish = None
             while finish is None:
                 events = await stream.read()
@@ -299,7 +252,7 @@ class Session:
                     if answer is not None:
                         answer.extend(events)
                     await put(events)  # type: ignore[arg-type]  # a Finish comes last only, and was taken off
-        tally.finish(finish, stream.request_id, monotonic_s())
+        tally.finish(finish, monotonic_s())
         return Answer.of(finish, answer or ())
 
     async def _collect(self, results: ToolResultSource, loop: ToolLoop) -> None:
@@ -309,13 +262,13 @@ class Session:
                 while not loop.complete:
                     loop.add(await results.receive())
         except TimeoutError:
-            raise _BrokenError(Cause.CALLER_ERROR, f"Tool results did not arrive within {limit_s:g} s.") from None
+            raise BrokenError(Cause.CALLER_ERROR, f"Tool results did not arrive within {limit_s:g} s.") from None
         except ToolLoopError as error:
-            raise _BrokenError(Cause.CALLER_ERROR, str(error)) from None
+            raise BrokenError(Cause.CALLER_ERROR, str(error)) from None
         except FlowStackError as error:
-            raise _caller_error(error) from None
+            raise caller_error(error) from None
 
-    async def _end(self, broken: _BrokenError, finish_reason: FinishReason) -> None:
+    async def _end(self, broken: BrokenError, finish_reason: FinishReason) -> None:
         """Decides how the session ends, resolves it, and tells the client."""
         tally, assignment = self._tally, self._assignment
         situation = Situation(
@@ -338,25 +291,12 @@ class Session:
         if ending.error is None:
             self.buffer.close(SessionFinished(outcome, state, quota))
             return
-        metadata = session_metadata(assignment.session_id, state) if self._reserved else {}
-        detail, retry_after = broken.detail, None
-        if (quote := broken.quote(ending.error)) is not None:
-            detail, retry_after = quote.told(ending.error), quote.retry_after
-        if ending.error is Reason.PROVIDER_RATE_LIMITED and retry_after is None:
-            retry_after = RATE_LIMIT_RETRY
-        self.buffer.close(
-            error=FlowStackError(
-                ending.error,
-                explanation(ending.error, detail, counted=ending.counted, state=state),
-                metadata={**broken.metadata, **metadata},
-                violations=broken.violations,
-                retry_after=retry_after,
-            )
-        )
+        session_id = assignment.session_id if self._reserved else ""
+        self.buffer.close(error=broken.told(ending, session_id, state))
 
     def _note(self, ending: Ending, outcome: Outcome, state: SessionState) -> None:
         """Writes the session's line of the log: who, whom, how it ended, and nothing of what was said."""
-        self._log.info(
+        self._world.log.info(
             "session",
             session_id=self._assignment.session_id,
             account_id=self._assignment.customer.account_id,
@@ -381,13 +321,9 @@ def _check_nothing_sent(results: ToolResultSource) -> None:
     try:
         unasked = results.unasked()
     except FlowStackError as error:
-        raise _caller_error(error) from None
+        raise caller_error(error) from None
     if unasked is not None:
-        raise _BrokenError(Cause.CALLER_ERROR, "Tool results came that were not asked for.")
-
-
-def _caller_error(error: FlowStackError) -> _BrokenError:
-    return _BrokenError(Cause.CALLER_ERROR, error.message, violations=error.violations)
+        raise BrokenError(Cause.CALLER_ERROR, "Tool results came that were not asked for.")
 
 
 def _capped(prompt: Prompt, plans: int, candidate: Candidate) -> Prompt:

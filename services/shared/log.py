@@ -52,6 +52,19 @@ _LEVELS: Final = {
 }
 
 
+_GRPC: Final = "grpc._cython.cygrpc"
+"""Who logs what became of a call in grpc.aio's server."""
+
+
+def _is_no_client_that_left(record: logging.LogRecord) -> bool:
+    """False for a write that failed because its client has gone, which gRPC logs as an error with its trace.
+
+    It is told so where the write fails before the end of the call is known; the access log has the call's line.
+    """
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or kind.__name__ != "ExecuteBatchError"
+
+
 def _allow_listed(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     return {key: value for key, value in event.items() if key in ALLOWED_FIELDS}
 
@@ -77,6 +90,7 @@ def configure(service: str, level: str = "info") -> None:
     )
     # Libraries log request lines and headers at debug and info; only what went wrong is let through.
     logging.basicConfig(level=logging.ERROR, stream=sys.stderr)
+    logging.getLogger(_GRPC).addFilter(_is_no_client_that_left)
 
 
 def get_logger() -> structlog.typing.FilteringBoundLogger:

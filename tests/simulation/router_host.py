@@ -17,7 +17,7 @@ from services.router.domain.quota import Grant, Quota, Reservation, Resolution
 from services.router.domain.request import Candidate, Prompt
 from services.router.limits import SessionLimits
 from services.router.lineup import Lineup
-from services.router.providers.port import ProviderError
+from services.router.providers.port import OnSent, ProviderError
 from services.router.resolver import Resolver
 from services.router.service import RouterService
 from services.shared.channel import ServiceChannel
@@ -90,10 +90,11 @@ class SimulatedProvider:
         """Does everything that is asked."""
 
     @asynccontextmanager
-    async def open(self, candidate: Candidate, prompt: Prompt, /) -> AsyncIterator[SimulatedStream]:
+    async def open(self, candidate: Candidate, prompt: Prompt, on_sent: OnSent, /) -> AsyncIterator[SimulatedStream]:
         """Calls the provider."""
         tag = prompt.labels["tag"]
         self._around.oracle.provider_called(tag)
+        on_sent()
         draw = random.Random(f"{self._around.seed} {self._name} {tag}")
         await asyncio.sleep(draw.random() * 0.3)
         if draw.random() < 0.15:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.support.dialects import DIALECTS, Dialect, frame
+from tests.support.bedrock_dialect import frame
+from tests.support.dialects import DIALECTS, Dialect
 
 FILES = sorted((Path(__file__).parents[1] / "conformance" / "providers" / "transcripts").glob("*.toml"))
 WITH_HANDED_BACK = [file for file in FILES if "handed_back" in file.read_text()]

@@ -3,7 +3,7 @@
     what happens                                                        ends as
     the completion ends normally, tool loop included                    counted
     the client goes away, after output                                  counted
-    the client goes away, an attempt alive, before output               managed: counted; BYOK: released
+    the client goes away before output, an attempt's request sent       managed: counted; BYOK: released
     the client goes away before anything was sent, or between attempts  released
     nobody has credentials for a candidate that quota allowed           released, BYOK_REQUIRED
     every candidate fails before output                                 released
@@ -77,7 +77,7 @@ class Situation:
     answered: bool = False
     """True once a provider call came to its own end: what follows belongs to a later round, or to none."""
     alive: CredentialMode | None = None
-    """The mode of the provider call that was running; None when none was."""
+    """The mode of the provider call that was running; None when none was, or nothing of it had been sent."""
     finish_reason: FinishReason = FinishReason.STOP
     """For FINISHED: the model's own reason."""
     failures: Sequence[FailedAttempt] = ()

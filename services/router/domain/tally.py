@@ -25,6 +25,7 @@ class Tally:
         self._began_s = 0.0
         self._latency_s = 0.0
         self._alive: Candidate | None = None
+        self._sent = False
         self._serving: Candidate | None = None
         self._usage: Usage | None = None
         self._failed: list[Attempt] = []
@@ -43,8 +44,8 @@ class Tally:
 
     @property
     def alive(self) -> CredentialMode | None:
-        """The mode of the call that is running; None when none is."""
-        return self._alive.credential_mode if self._alive else None
+        """The mode of the call that is running; None when none is, or nothing of it has been sent yet."""
+        return self._alive.credential_mode if self._alive and self._sent else None
 
     @property
     def serving(self) -> Candidate | None:
@@ -54,23 +55,33 @@ class Tally:
     def begin(self, candidate: Candidate, now_s: float) -> None:
         """A call is about to be made."""
         self._alive = self._serving = candidate
+        self._sent = False
         self._began_s = now_s
+
+    def sent(self) -> None:
+        """The call's request goes out to the provider, who may bill for it from now on."""
+        self._sent = True
+
+    def opened(self, request_id: str) -> None:
+        """The call's answer begins; the provider may have given it an id."""
+        self._request_id = request_id or self._request_id
 
     def output(self, now_s: float) -> None:
         """Output is about to be handed on."""
         if self._first_output_s is None:
             self._first_output_s = now_s
 
-    def finish(self, finish: Finish, request_id: str, now_s: float) -> None:
+    def finish(self, finish: Finish, now_s: float) -> None:
         """The call came to the provider's own end."""
         self._provider_reason = finish.provider_reason
         self.answered = True
-        self._end(finish.usage, request_id, now_s)
+        self._end(finish.usage, now_s)
 
     def fail(self, failure: AttemptFailure, request_id: str, now_s: float) -> None:
-        """The call failed."""
+        """The call failed. A provider that refuses it may have given it an id as well."""
         candidate = self._alive
-        self._end(UNKNOWN_USAGE, request_id, now_s)
+        self.opened(request_id)
+        self._end(UNKNOWN_USAGE, now_s)
         if candidate is None:
             return
         self.failures.append(FailedAttempt(failure, candidate.credential_mode))
@@ -86,13 +97,12 @@ class Tally:
         """The session ends; a call that is still running is given up."""
         if self._alive is not None:
             self._last_failure = AttemptFailure.ABANDONED
-            self._end(UNKNOWN_USAGE, "", now_s)
+            self._end(UNKNOWN_USAGE, now_s)
 
-    def _end(self, usage: Usage, request_id: str, now_s: float) -> None:
+    def _end(self, usage: Usage, now_s: float) -> None:
         self._alive = None
         self._latency_s += now_s - self._began_s
         self._usage = usage if self._usage is None else self._usage.plus(usage)
-        self._request_id = request_id or self._request_id
 
     def outcome(self, ending: Ending) -> Outcome:
         """The outcome of a session that ends with `ending`."""

@@ -19,7 +19,7 @@ from services.router.domain.request import AnthropicCredentials, Candidate, Prom
 from services.router.providers import traits, turns
 from services.router.providers.anthropic_stream import AnthropicWire, ErrorBody, WireError, error_of
 from services.router.providers.anthropic_wire import encode_request
-from services.router.providers.port import DEFAULT_TIMEOUTS, ProviderError, Timeouts
+from services.router.providers.port import DEFAULT_TIMEOUTS, OnSent, ProviderError, Timeouts
 from services.router.providers.refusals import failure_of_status, refused, request_id_of
 from services.router.providers.sdk_call import SdkMethod, silent_client
 from services.router.providers.stream import CallStream
@@ -87,7 +87,7 @@ class AnthropicProvider:
     def _traits(self, candidate: Candidate) -> ModelTraits:
         return self._settings.models.get(candidate.model, traits.UNKNOWN)
 
-    def open(self, candidate: Candidate, prompt: Prompt) -> AbstractAsyncContextManager[CallStream]:
+    def open(self, candidate: Candidate, prompt: Prompt, on_sent: OnSent) -> AbstractAsyncContextManager[CallStream]:
         """Calls the server; see the port."""
         credentials = candidate.credentials if isinstance(candidate.credentials, AnthropicCredentials) else None
         credentials = credentials or self._settings.managed
@@ -95,7 +95,8 @@ class AnthropicProvider:
         body = encode_request(candidate.model, prompt, known, _reasoning(known))
         headers = {"X-Api-Key": credentials.api_key.reveal()} if credentials else {}
         secrets = (credentials.api_key,) if credentials else ()
-        return self._messages.call(headers, body, AnthropicWire(keep_blocks=bool(prompt.tools)), secrets)
+        wire = AnthropicWire(keep_blocks=bool(prompt.tools))
+        return self._messages.call(headers, body, wire, secrets, on_sent)
 
     def _refused(self, response: httpx2.Response, secrets: Sequence[Secret]) -> ProviderError:
         """What an HTTP status other than 2xx means. The error's type says more than the status where it is known."""

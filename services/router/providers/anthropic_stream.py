@@ -146,15 +146,15 @@ class AnthropicWire:
 
     def take(self, chunk: bytes, events: list[ProviderEvent]) -> bool:
         """Takes the next bytes in; see Wire."""
-        raw_events = self._parser.feed(chunk)
-        for raw in raw_events:
-            event = decode_event(raw.data)
+        found = self._parser.feed(chunk)
+        for data in found:
+            event = decode_event(data)
             # Four in five events are deltas of text.
             if event.type == "content_block_delta":
                 self._delta(event.index, event.delta, events)
             else:
                 self._rare(event, events)
-        return bool(raw_events)
+        return bool(found)
 
     def _delta(self, index: int, delta: Delta | None, events: list[ProviderEvent]) -> None:
         if delta is None:

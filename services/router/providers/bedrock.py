@@ -1,4 +1,4 @@
-"""Amazon Bedrock's ConverseStream: botocore's signature and event stream over aiohttp, no thread for a stream."""
+"""Amazon Bedrock's ConverseStream: botocore's signature and event stream over our own HTTP, no thread for a stream."""
 
 from __future__ import annotations
 
@@ -8,23 +8,20 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-import aiohttp
-from yarl import URL
-
 from services.router.domain.outcome import AttemptFailure
 from services.router.domain.request import BedrockCredentials, Candidate, Prompt
 from services.router.providers import bedrock_wire, http, traits, turns
 from services.router.providers.aws import ManagedCredentials, converse_url, endpoint_of, signed_headers
 from services.router.providers.bedrock_stream import BedrockWire, error_of, failure_of_exception
-from services.router.providers.port import DEFAULT_TIMEOUTS, ProviderError, Timeouts
+from services.router.providers.port import DEFAULT_TIMEOUTS, OnSent, ProviderError, Timeouts
 from services.router.providers.refusals import failure_of_status, refused, request_id_of
 from services.router.providers.stall import StallGuard
-from services.router.providers.stream import CallStream, Leftovers
+from services.router.providers.stream import CallStream, Leftovers, check_encoding
 from services.router.providers.traits import ModelTraits, Reasoning
 from services.shared.errors import invalid_request
 from services.shared.secret import Secret
 
-REQUEST_ID_HEADER: Final = "x-amzn-RequestId"
+REQUEST_ID_HEADER: Final = "x-amzn-requestid"
 OK: Final = 200
 
 _HEADERS: Final = {"Content-Type": "application/json"}
@@ -58,7 +55,7 @@ class BedrockProvider:
     def __init__(self, settings: BedrockSettings) -> None:
         self._settings = settings
         self._endpoints = {region: settings.endpoint_url or endpoint_of(region) for region in settings.regions}
-        self._session = http.open_session()
+        self._http = http.HttpClient(settings.timeouts.connect_s)
         self._leftovers = Leftovers()
 
     def check(self, candidate: Candidate, prompt: Prompt) -> None:
@@ -80,7 +77,7 @@ class BedrockProvider:
         return self._settings.models.get(candidate.model, traits.UNKNOWN)
 
     @asynccontextmanager
-    async def open(self, candidate: Candidate, prompt: Prompt) -> AsyncIterator[CallStream]:
+    async def open(self, candidate: Candidate, prompt: Prompt, on_sent: OnSent) -> AsyncIterator[CallStream]:
         """Calls Bedrock; see the port."""
         known = self._traits(candidate)
         body = bedrock_wire.encode_request(prompt, known, _reasoning(known))
@@ -88,12 +85,13 @@ class BedrockProvider:
         try:
             credentials = await self._credentials(candidate, guard)
             secrets = _secrets(credentials)
-            answer, request_id = await self._send(candidate.model, body, credentials, guard)
-            stream = CallStream(answer, BedrockWire(keep_blocks=bool(prompt.tools)), guard, request_id, secrets)
+            response = await self._send(candidate.model, body, credentials, guard, on_sent)
+            request_id = request_id_of(response.headers, REQUEST_ID_HEADER, secrets)
+            stream = CallStream(response, BedrockWire(keep_blocks=bool(prompt.tools)), guard, request_id, secrets)
             try:
                 yield stream
             finally:
-                await self._leftovers.leave(answer, ended=stream.ended)
+                self._leftovers.leave(response, ended=stream.ended)
         finally:
             guard.close()
 
@@ -107,35 +105,27 @@ class BedrockProvider:
             return await self._settings.managed.get()
 
     async def _send(
-        self, model: str, body: bytes, credentials: BedrockCredentials, guard: StallGuard
-    ) -> tuple[http.Body, str]:
-        """The answer's body, unread, and the id of the call."""
+        self, model: str, body: bytes, credentials: BedrockCredentials, guard: StallGuard, on_sent: OnSent
+    ) -> http.Response:
+        """The response, whose body is not read yet."""
         region = credentials.region or self._settings.regions[0]
         url = converse_url(self._endpoints[region], model)
         headers = signed_headers(credentials, region, url, body, _HEADERS)
         try:
             with guard:
-                response = await self._session.post(
-                    URL(url, encoded=True),
-                    data=body,
-                    headers=headers | _UNSIGNED_HEADERS,
-                    allow_redirects=False,
-                    timeout=aiohttp.ClientTimeout(sock_connect=self._settings.timeouts.connect_s),
-                )
-                answer = http.Body(response)
+                lines = http.header_lines(headers | _UNSIGNED_HEADERS)
+                response = await self._http.post(http.Target.of(url), lines, body, on_sent)
                 if response.status != OK:
-                    try:
-                        raise _refused(response, await answer.read_error(), _secrets(credentials))
-                    finally:
-                        await answer.aclose()
+                    raise _refused(response, await response.read_error(), _secrets(credentials))
         except http.NETWORK_ERRORS:
             raise ProviderError(AttemptFailure.UNREACHABLE) from None
-        return answer, request_id_of(response.headers, REQUEST_ID_HEADER, _secrets(credentials))
+        check_encoding(response)
+        return response
 
     async def aclose(self) -> None:
         """Closes the connections."""
         await self._leftovers.aclose()
-        await self._session.close()
+        await self._http.aclose()
 
 
 def _reasoning(known: ModelTraits) -> Reasoning:
@@ -147,15 +137,11 @@ def _secrets(credentials: BedrockCredentials) -> Sequence[Secret]:
     return (credentials.secret_access_key, credentials.session_token, credentials.access_key_id)
 
 
-def _refused(response: aiohttp.ClientResponse, body: bytes, secrets: Sequence[Secret]) -> ProviderError:
+def _refused(response: http.Response, body: bytes, secrets: Sequence[Secret]) -> ProviderError:
     """What an HTTP status other than 200 means. The exception's name says more than the status where it is known."""
     headers = response.headers
     said = error_of(body)
-    name = headers.get("x-amzn-ErrorType") or said.type or ""
+    name = headers.get("x-amzn-errortype") or said.type or ""
     failure = failure_of_exception(name) or failure_of_status(response.status)
     request_id = request_id_of(headers, REQUEST_ID_HEADER, secrets)
-    return refused(failure, said.message or "", _lower(headers), request_id, secrets)
-
-
-def _lower(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name.lower(): value for name, value in headers.items()}
+    return refused(failure, said.message or "", headers, request_id, secrets)

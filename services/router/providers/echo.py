@@ -21,7 +21,7 @@ import msgspec
 from services.router.domain.events import Finish, ProviderEvent, TextDelta, ToolCall
 from services.router.domain.outcome import AttemptFailure, FinishReason, Usage
 from services.router.domain.request import Candidate, Message, Prompt, Role, TextPart
-from services.router.providers.port import ProviderError
+from services.router.providers.port import OnSent, ProviderError
 from services.shared.errors import invalid_request
 
 MODEL: Final = "echo-1"
@@ -52,9 +52,10 @@ class EchoProvider:
             raise invalid_request("labels", "echo.tool has to be the name of one of the request's tools")
 
     @asynccontextmanager
-    async def open(self, _candidate: Candidate, prompt: Prompt) -> AsyncIterator[EchoStream]:
+    async def open(self, _candidate: Candidate, prompt: Prompt, on_sent: OnSent) -> AsyncIterator[EchoStream]:
         """Begins to echo; see the port."""
         script = _script(prompt)
+        on_sent()
         if script.fail_after == 0:
             raise ProviderError(AttemptFailure.PROVIDER_ERROR, "echo.fail_after asked for a failure.")
         yield EchoStream(script, prompt, self._sleep)

@@ -16,7 +16,7 @@ from services.router.domain.request import Candidate, OpenAiCredentials, Prompt
 from services.router.providers import traits
 from services.router.providers.openai_stream import OpenAiWire, error_of
 from services.router.providers.openai_wire import encode_request
-from services.router.providers.port import DEFAULT_TIMEOUTS, ProviderError, Timeouts
+from services.router.providers.port import DEFAULT_TIMEOUTS, OnSent, ProviderError, Timeouts
 from services.router.providers.refusals import failure_of_status, refused, request_id_of
 from services.router.providers.sdk_call import SdkMethod, silent_client
 from services.router.providers.stream import CallStream
@@ -84,7 +84,7 @@ class OpenAiProvider:
     def _traits(self, candidate: Candidate) -> ModelTraits:
         return self._settings.models.get(candidate.model, traits.UNKNOWN)
 
-    def open(self, candidate: Candidate, prompt: Prompt) -> AbstractAsyncContextManager[CallStream]:
+    def open(self, candidate: Candidate, prompt: Prompt, on_sent: OnSent) -> AbstractAsyncContextManager[CallStream]:
         """Calls the server; see the port."""
         credentials = candidate.credentials if isinstance(candidate.credentials, OpenAiCredentials) else None
         credentials = credentials or self._settings.managed
@@ -96,7 +96,7 @@ class OpenAiProvider:
             include_usage=self._settings.include_usage,
         )
         secrets = (credentials.api_key,) if credentials else ()
-        return self._completions.call(_headers(credentials), body, OpenAiWire(), secrets)
+        return self._completions.call(_headers(credentials), body, OpenAiWire(), secrets, on_sent)
 
     def _refused(self, response: httpx2.Response, secrets: Sequence[Secret]) -> ProviderError:
         """What an HTTP status other than 2xx means."""

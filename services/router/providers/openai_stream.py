@@ -145,16 +145,15 @@ class OpenAiWire:
 
     def take(self, chunk: bytes, events: list[ProviderEvent]) -> bool:
         """Takes the next bytes in; see Wire."""
-        raw_events = self._parser.feed(chunk)
-        for raw in raw_events:
-            self._event(raw.data, events)
-        return bool(raw_events)
+        found = self._parser.feed(chunk)
+        for data in found:
+            if data == b"[DONE]":
+                self.ended = True
+            else:
+                self._event(decode_chunk(data), events)
+        return bool(found)
 
-    def _event(self, data: bytes, events: list[ProviderEvent]) -> None:
-        if data == b"[DONE]":
-            self.ended = True
-            return
-        chunk = decode_chunk(data)
+    def _event(self, chunk: Chunk, events: list[ProviderEvent]) -> None:
         if chunk.error is not None:
             failure, message = error_of(chunk.error)
             raise ProviderError(failure, message)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -51,6 +51,11 @@ class ProviderStream(Protocol):
         ...
 
 
+OnSent = Callable[[], None]
+"""Told right before the first byte of a request goes out, be it written or only handed to the connection: from then on
+the provider may have read it, and may bill for it. Not told while credentials are found and a connection is made."""
+
+
 class Provider(Protocol):
     """A provider of completions."""
 
@@ -62,10 +67,12 @@ class Provider(Protocol):
         """
         ...
 
-    def open(self, candidate: Candidate, prompt: Prompt, /) -> AbstractAsyncContextManager[ProviderStream]:
+    def open(
+        self, candidate: Candidate, prompt: Prompt, on_sent: OnSent, /
+    ) -> AbstractAsyncContextManager[ProviderStream]:
         """Calls the provider. Leaving the context closes the connection of a call that has not ended.
 
-        Entering it waits for the head of the provider's answer.
+        Entering it tells `on_sent` when the request goes out, and waits for the head of the provider's answer.
 
         Raises:
             ProviderError: the provider could not be reached or refused the call.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
 from services.router.providers.port import FormatError
 
@@ -10,13 +10,6 @@ EVENT_BYTES_MAX: Final = 16 * 1024 * 1024
 """The largest event that is taken. A bound on memory: a real delta is a thousandth of it."""
 
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
-
-
-class SseEvent(NamedTuple):
-    """One event: its type, empty where the server named none, and its data."""
-
-    event: bytes
-    data: bytes
 
 
 class SseOverflowError(FormatError):
@@ -27,51 +20,48 @@ class SseOverflowError(FormatError):
 
 
 class SseParser:
-    """Cuts a byte stream into events, wherever its reads happen to end.
+    """Cuts a byte stream into the data of its events, wherever its reads happen to end.
 
     Works on bytes, so a character that is split over two reads needs no care. Lines end in LF, CRLF or CR; comments
-    and the fields `id` and `retry` are skipped, and an event that is cut off at the end is never given out.
+    and the fields `event`, `id` and `retry` are skipped, because every format that is read here says in the data what
+    kind of event it is. An event that is cut off at the end is never given out.
     """
 
-    __slots__ = ("_data", "_event", "_line", "_line_bytes", "_size", "_skip_newline", "_started")
+    __slots__ = ("_data", "_line", "_line_bytes", "_size", "_skip_newline", "_started")
 
     def __init__(self) -> None:
         self._line: list[bytes] = []
         self._line_bytes = 0
         self._data: list[bytes] = []
         self._size = 0
-        self._event = b""
         self._skip_newline = False
         self._started = False
 
-    def feed(self, chunk: bytes) -> list[SseEvent]:
-        """The events that `chunk` completes.
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """The data of the events that `chunk` completes.
 
         Raises:
             SseOverflowError: an event grows over the limit.
         """
-        events: list[SseEvent] = []
+        found: list[bytes] = []
+        data = self._data
         for line in self._lines(chunk):
-            if not line:
-                if self._data:
-                    data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
-                    events.append(SseEvent(self._event, data))
-                    self._data = []
+            if line.startswith(b"data: "):
+                data.append(line[6:])
+                self._size += len(line)
+                if self._size > EVENT_BYTES_MAX:
+                    raise SseOverflowError
+            elif not line:
+                if data:
+                    found.append(data[0] if len(data) == 1 else b"\n".join(data))
+                    data.clear()
                     self._size = 0
-                self._event = b""
-            elif line.startswith(b"data:"):
-                self._add(line[6:] if line[5:6] == b" " else line[5:])
-            elif line.startswith(b"event:"):
-                self._event = line[7:] if line[6:7] == b" " else line[6:]
-            elif line == b"data":
-                self._add(b"")
-        return events
-
-    def _add(self, data: bytes) -> None:
-        self._size += len(data) + 1
-        if self._size > EVENT_BYTES_MAX:
-            raise SseOverflowError
-        self._data.append(data)
+            elif line == b"data" or line.startswith(b"data:"):
+                data.append(line[5:])
+                self._size += len(line)
+                if self._size > EVENT_BYTES_MAX:
+                    raise SseOverflowError
+        return found
 
     def _lines(self, chunk: bytes) -> list[bytes]:
         """The lines that `chunk` completes; what follows the last line end is kept for the next chunk."""

@@ -56,6 +56,17 @@ class Wire(Protocol):
         ...
 
 
+def check_encoding(response: http.Response) -> None:
+    """Refuses an answer that could not be read as it comes.
+
+    Raises:
+        ProviderError: MALFORMED, it is compressed or the like, though the request says that it must not be.
+    """
+    if response.is_encoded:
+        response.close()
+        raise ProviderError(AttemptFailure.MALFORMED, "The provider sent its answer encoded, which was not asked for.")
+
+
 class CallStream:
     """One call behind the port.
 
@@ -68,7 +79,7 @@ class CallStream:
     """
 
     def __init__(
-        self, body: http.Body, wire: Wire, guard: StallGuard, request_id: str, secrets: Sequence[Secret]
+        self, body: http.Response, wire: Wire, guard: StallGuard, request_id: str, secrets: Sequence[Secret]
     ) -> None:
         self.request_id = request_id
         self._body = body
@@ -147,10 +158,10 @@ class Leftovers:
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def leave(self, body: http.Body, *, ended: bool) -> None:
+    def leave(self, body: http.Response, *, ended: bool) -> None:
         """Gives the connection back, or closes it where the answer has not ended."""
         if body.at_end or not ended:
-            await body.aclose()
+            body.close()
             return
         task = asyncio.create_task(_read_out(body))
         self._tasks.add(task)
@@ -162,7 +173,7 @@ class Leftovers:
             await asyncio.wait(set(self._tasks))
 
 
-async def _read_out(body: http.Body) -> None:
+async def _read_out(body: http.Response) -> None:
     try:
         async with asyncio.timeout(LINGER_SECONDS):
             while await body.read():
@@ -171,4 +182,4 @@ async def _read_out(body: http.Body) -> None:
         # The answer has been read to its end mark; a connection that is not clean is only not used again.
         pass
     finally:
-        await body.aclose()
+        body.close()

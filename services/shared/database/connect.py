@@ -24,6 +24,8 @@ class Owner:
     """The variable that holds the address."""
     unavailable: Reason
     """What a call is answered while the database does not answer."""
+    repeat: str
+    """How a change is repeated of which nobody knows whether it holds; ends a sentence."""
 
 
 CONNECTIONS_MAX: Final = 10

@@ -89,7 +89,7 @@ class SqlStore(Generic[TransactionT]):
         get_logger().error("database_failed", error_type=type(getattr(error, "orig", error)).__name__)
         # Where the connection breaks during the commit, nobody here can know on which side of it.
         what = (
-            "It is not known whether the change holds: look before you repeat it, or repeat it with its request_id."
+            f"It is not known whether the change holds: look before you repeat it, or {self._owner.repeat}."
             if decided
             else "Nothing was changed; try again."
         )

@@ -20,6 +20,8 @@ DOCUMENTS_MIN: Final = 1_000
 INDEXES_PER_COLLECTION_MAX: Final = 8
 """Each is one more row to write at every store."""
 INDEXES_PER_ACCOUNT_MAX: Final = 64
+PATH_CHARACTERS_MAX: Final = 256
+"""Of a path that a filter names, with its dots. A longer one is compared all the same, without an index."""
 UNUSED_US: Final = 7 * 24 * 3600 * 1_000_000
 """An index that no query has used for so long makes room for another one."""
 USE_NOTED_US: Final = 3600 * 1_000_000
@@ -73,7 +75,8 @@ def _paths(wanted: Filter, order: Sequence[SortField]) -> tuple[Path, ...]:
         return (order[0].path,)
     if order[0].kind is not SortKind.KEY or order[0].descending:
         return ()
-    return tuple(one.path for one in demanded(wanted) if one.operator is Operator.EQ)
+    paths = (one.path for one in demanded(wanted) if one.operator is Operator.EQ)
+    return tuple(path for path in paths if sum(map(len, path)) + len(path) <= PATH_CHARACTERS_MAX)
 
 
 def demanded(wanted: Filter) -> tuple[Condition, ...]:

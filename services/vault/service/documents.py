@@ -109,9 +109,7 @@ class DocumentService:
             FlowStackError: DOCUMENT_NOT_FOUND.
         """
         now_us = self.clock.now_us()
-        found = await self.database.transact(
-            lambda transaction: transaction.documents.get(place, now_us), snapshot=True
-        )
+        found = await self.database.transact(lambda transaction: transaction.documents.get(place, now_us))
         if found is None:
             raise FlowStackError(
                 Reason.DOCUMENT_NOT_FOUND,

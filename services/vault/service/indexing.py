@@ -14,6 +14,10 @@ WISHES_MAX: Final = 1_000
 """What waits to be looked at; a wish beyond that is had again by the next query."""
 
 
+REFUSED_S: Final = 60.0
+"""How long a wish that was not granted is not looked at again: each look is a transaction."""
+
+
 class Wish(NamedTuple):
     """A query that would rather have read by an index, or that was the first to use one for a while."""
 
@@ -29,9 +33,13 @@ class Indexing:
         self._database = database
         self._clock = clock
         self._wishes: dict[Wish, None] = {}
+        self._refused_s: dict[Wish, float] = {}
 
     def wish(self, wish: Wish) -> None:
         """Takes a wish, to be looked at later."""
+        refused_s = self._refused_s.get(wish)
+        if refused_s is not None and self._clock.monotonic_s() - refused_s < REFUSED_S:
+            return
         if len(self._wishes) < WISHES_MAX:
             self._wishes[wish] = None
 
@@ -39,20 +47,26 @@ class Indexing:
         """Grants wishes, and does one piece of work; answers whether there was any."""
         wishes, self._wishes = list(self._wishes), {}
         for wish in wishes:
-            await self._grant(wish)
+            if not await self._grant(wish):
+                self._remember_refusal(wish)
         return await self._database.transact(_work) or bool(wishes)
 
-    async def _grant(self, wish: Wish) -> None:
+    def _remember_refusal(self, wish: Wish) -> None:
+        if len(self._refused_s) >= WISHES_MAX:
+            self._refused_s.clear()
+        self._refused_s[wish] = self._clock.monotonic_s()
+
+    async def _grant(self, wish: Wish) -> bool:
         account_id, collection, path = wish
 
-        async def grant(transaction: Transaction) -> None:
+        async def grant(transaction: Transaction) -> bool:
             await transaction.documents.lock_account(account_id)
             now_us = self._clock.now_us()
             indexes = await transaction.indexes.of(account_id, collection)
             present = next((index for index in indexes if index.path == path), None)
             if present is not None:
                 await transaction.indexes.note_use(account_id, present, now_us)
-                return
+                return True
             documents = await transaction.documents.count(account_id, collection)
             of_account = await transaction.indexes.count(account_id)
             decision = decide(documents, indexes, of_account, now_us)
@@ -60,8 +74,9 @@ class Indexing:
                 await transaction.indexes.add(account_id, collection, path, now_us)
             if decision.dropped is not None:
                 await transaction.indexes.begin_drop(account_id, decision.dropped)
+            return decision.is_built or decision.dropped is not None
 
-        await self._database.transact(grant)
+        return await self._database.transact(grant)
 
 
 async def _work(transaction: Transaction) -> bool:

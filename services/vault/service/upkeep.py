@@ -8,6 +8,7 @@ from functools import partial
 from typing import Final
 
 from services.shared.clock import Clock
+from services.shared.errors import FlowStackError, Reason
 from services.shared.log import get_logger
 from services.vault.accounts import AccountDirectory
 from services.vault.store import Store, Transaction
@@ -17,6 +18,8 @@ DOCUMENTS_AT_ONCE: Final = 500
 ACCOUNTS_AT_ONCE: Final = 50
 CHECK_INTERVAL_US: Final = 24 * 3600 * 1_000_000
 """How often billing is asked of each account. Documents outlive a purge that is due by no more than this."""
+
+_NO_ANSWER: Final = frozenset({Reason.BILLING_UNAVAILABLE, Reason.SHUTTING_DOWN, Reason.CALL_TIME_LIMIT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ class Purger:
         return bool(due)
 
     async def _check(self, account_id: str) -> None:
-        purge_us = await self.accounts.purge_us(account_id)
+        purge_us = await self._ask(account_id)
         now_us = self.clock.now_us()
         if purge_us is not None and purge_us <= now_us:
             await self._purge(account_id)
@@ -80,6 +83,16 @@ class Purger:
                 await transaction.upkeep.forget_account(account_id)
 
         await self.database.transact(wait)
+
+    async def _ask(self, account_id: str) -> int | None:
+        try:
+            return await self.accounts.purge_us(account_id)
+        except FlowStackError as error:
+            if error.reason in _NO_ANSWER:
+                raise
+            # One account that billing cannot deal with must not keep all others from being asked for.
+            get_logger().warning("purge_unknown", account_id=account_id, reason=error.reason.value)
+            return None
 
     async def _purge(self, account_id: str) -> None:
         deleted = 0

@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from services.router.domain.events import Finish, ProviderEvent, ReasoningDelta, TextDelta, ToolCall
+from services.router.domain.outcome import AttemptFailure
 from services.router.domain.request import Candidate, Message, Prompt, Role, TextPart, Tool
 from services.router.providers.port import Provider, ProviderError
-from tests.support.dialects import Dialect, candidate
-from tests.support.fault_server import Behaviour, Exchange
+from tests.support.dialects import Dialect
+from tests.support.fault_server import Behaviour, Exchange, FaultServer
+from tests.support.keys import candidate
+
+SSE = ("openai", "anthropic")
+"""Those that answer in server-sent events."""
 
 
 @dataclass
@@ -43,11 +48,15 @@ def asked(dialect: Dialect) -> Candidate:
     return candidate(dialect.name, dialect.model)
 
 
+def ignored() -> None:
+    """For a call of which nobody asks whether its request went out."""
+
+
 async def say(provider: Provider, prompt: Prompt, candidate: Candidate) -> Said:
     """Calls `provider` and reads to the end."""
     said = Said()
     try:
-        async with provider.open(candidate, prompt) as stream:
+        async with provider.open(candidate, prompt, ignored) as stream:
             while not (said.events and isinstance(said.events[-1], Finish)):
                 batch = await stream.read()
                 assert batch, "a read brings at least one event"
@@ -73,3 +82,20 @@ def body(*pieces: bytes) -> Behaviour:
         await exchange.end()
 
     return behave
+
+
+async def ask(provider: Provider, server: FaultServer, *pieces: bytes, tools: tuple[str, ...] = ()) -> Said:
+    """What a provider says whose server sends `pieces`, each in a write of its own."""
+    server.script(body(*pieces))
+    return await say(provider, prompt("x", *tools), asked(server.dialect))
+
+
+def failed(said: Said) -> AttemptFailure:
+    """How a call failed that must not have ended well."""
+    assert said.error is not None, f"it ended well: {said.events}"
+    return said.error.failure
+
+
+def answer(dialect: Dialect, *words: str) -> list[bytes]:
+    """A whole answer."""
+    return [dialect.begin(), *map(dialect.text, words), *dialect.finish(prompt_tokens=7, completion_tokens=2)]

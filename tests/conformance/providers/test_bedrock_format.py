@@ -9,7 +9,8 @@ import pytest
 from services.router.domain.outcome import AttemptFailure
 from services.router.providers.port import Provider
 from tests.conformance.providers.calls import asked, body, prompt, say
-from tests.support.dialects import DIALECTS, frame
+from tests.support.bedrock_dialect import frame
+from tests.support.dialects import DIALECTS
 from tests.support.fault_server import Exchange, FaultServer
 
 pytestmark = pytest.mark.parametrize("dialect", [DIALECTS["bedrock"]], ids=["bedrock"])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
 from services.router.domain.events import Finish
 from services.router.providers.port import Provider, ProviderError
-from tests.conformance.providers.calls import asked, prompt
+from tests.conformance.providers.calls import asked, ignored, prompt
 from tests.support.fault_server import Behaviour, Exchange, FaultServer
 from tests.support.figures import record
 
@@ -36,10 +37,12 @@ async def never_answers(exchange: Exchange) -> None:
     await exchange.hold()
 
 
-async def call(provider: Provider, server: FaultServer, reads: int = STEPS_MAX) -> None:
+async def call(
+    provider: Provider, server: FaultServer, reads: int = STEPS_MAX, on_sent: Callable[[], None] = ignored
+) -> None:
     """Calls and reads to the end, or so many times."""
     try:
-        async with provider.open(asked(server.dialect), prompt("x", "look")) as stream:
+        async with provider.open(asked(server.dialect), prompt("x", "look"), on_sent) as stream:
             while reads and not isinstance((await stream.read())[-1], Finish):
                 reads -= 1
     except ProviderError:
@@ -53,9 +56,15 @@ async def test_cancelled_at_every_step(provider: Provider, server: FaultServer, 
     reads = 1 if behaviour is goes_on else STEPS_MAX
     await call(provider, server, reads)  # whatever is made once is made
     before = asyncio.all_tasks()
+    arrived, told = len(server.exchanges), 0
     step, over = 0, False
+
+    def on_sent() -> None:
+        nonlocal told
+        told += 1
+
     while not over:
-        task = asyncio.create_task(call(provider, server, reads))
+        task = asyncio.create_task(call(provider, server, reads, on_sent))
         for _ in range(step):
             # One turn of the loop, in which everything that is ready runs.
             await asyncio.sleep(0)
@@ -70,8 +79,9 @@ async def test_cancelled_at_every_step(provider: Provider, server: FaultServer, 
     async with asyncio.timeout(20):
         # The server ends each connection only when its client has closed it, or it was answered.
         while server.connections or asyncio.all_tasks() - before:
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0)
     assert step > 5, "the call was over before it could be cancelled"
+    assert 0 < told == len(server.exchanges) - arrived < step, "a request is told of where it went out, and only there"
     await call(provider, server, reads)
 
 

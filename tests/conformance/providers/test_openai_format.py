@@ -13,8 +13,9 @@ from services.router.providers.openai import OpenAiProvider, OpenAiSettings
 from services.router.providers.port import Provider
 from services.shared.secret import Secret
 from tests.conformance.providers.calls import Said, asked, body, prompt, say
-from tests.support.dialects import BYOK, DIALECTS
+from tests.support.dialects import DIALECTS
 from tests.support.fault_server import FaultServer
+from tests.support.keys import BYOK
 
 CANDIDATE = asked(DIALECTS["openai"])
 

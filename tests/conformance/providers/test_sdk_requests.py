@@ -9,8 +9,9 @@ import openai
 import pytest
 
 from tests.conformance.providers.calls import asked, body, prompt, say
-from tests.support.dialects import BYOK, DIALECTS, Dialect
+from tests.support.dialects import DIALECTS, Dialect
 from tests.support.fault_server import FaultServer, Request
+from tests.support.keys import BYOK
 
 DIFFERENCES = {
     "accept": "text/event-stream",

@@ -11,7 +11,8 @@ from services.router.domain.outcome import AttemptFailure, FinishReason
 from services.router.domain.request import Message, Role, ToolCallPart, ToolResultPart
 from services.router.providers.port import Provider
 from tests.conformance.providers.calls import asked, prompt, say
-from tests.support.dialects import DIALECTS, Dialect, candidate
+from tests.support.dialects import DIALECTS, Dialect
+from tests.support.keys import candidate
 
 FAITHFUL = [DIALECTS[name] for name in ("openai", "anthropic")]
 """Those whose simulator reports failures. MiniStack answers with a text of its own where its upstream fails."""

@@ -31,9 +31,11 @@ from services.shared.secret import Secret
 from services.shared.server import Port, Registration, ServiceHost
 from services.shared.settings import CommonSettings, load
 from services.shared.status import error_from_rpc
-from tests.support.dialects import BYOK, MANAGED, REGION, Dialect, byok_of
+from tests.support.bedrock_dialect import REGION
+from tests.support.dialects import Dialect
 from tests.support.fake_quota import FakeQuota, channel_to
 from tests.support.fault_server import FaultServer
+from tests.support.keys import BYOK, MANAGED, byok_of
 
 API_KEY = "fs_test_0123456789abcdef"
 BYOK_KEY = BYOK["openai"][0]
@@ -133,6 +135,7 @@ async def running_router(
     limits: SessionLimits | None = None,
     stall_s: float = 30.0,
     quota_answer_s: float = 2.0,
+    openai_url: str | None = None,
     options: Sequence[tuple[str, int]] = (),
 ) -> AsyncIterator[RouterUnderTest]:
     """Starts a router, and checks afterwards that it leaves no task behind."""
@@ -145,7 +148,9 @@ async def running_router(
     managed = OpenAiCredentials(Secret(MANAGED_KEY))
     providers: dict[str, Provider] = {
         "echo": EchoProvider(sleeps),
-        "openai": OpenAiProvider(OpenAiSettings(base_url=upstream.url, managed=managed, timeouts=timeouts)),
+        "openai": OpenAiProvider(
+            OpenAiSettings(base_url=openai_url or upstream.url, managed=managed, timeouts=timeouts)
+        ),
     }
     dialect = upstream.dialect
     providers["backup"] = dialect.provider(upstream.root, stall_s=stall_s)

@@ -46,6 +46,7 @@ async def test_after_output_it_counts(router: RouterUnderTest, byok: bool) -> No
     assert session.outcome.finish_reason == type_pb2.FINISH_REASON_CANCELLED
     assert session.outcome.served_provider == "openai"
     assert session.outcome.attempts[0].failure == type_pb2.ATTEMPT_FAILURE_ABANDONED
+    assert session.outcome.provider_request_id == "req_fault", "what the operator asks the provider about it by"
 
 
 @pytest.mark.parametrize(

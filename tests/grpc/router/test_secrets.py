@@ -11,8 +11,9 @@ from flowstack_protos.router.v1 import router_service_pb2 as pb
 
 from services.shared.errors import Reason
 from tests.grpc.router.harness import API_KEY, RouterUnderTest, request_to
-from tests.support.dialects import BYOK, DIALECTS, MANAGED, PLANTED
+from tests.support.dialects import DIALECTS
 from tests.support.fault_server import Behaviour, Exchange, FaultServer, fault_server
+from tests.support.keys import BYOK, MANAGED, PLANTED
 
 SECRETS = (API_KEY, *PLANTED)
 

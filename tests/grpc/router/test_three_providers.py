@@ -15,8 +15,9 @@ from flowstack_protos.type.v1 import type_pb2
 
 from services.shared.errors import Reason
 from tests.grpc.router.harness import RouterUnderTest, drained, finished, read_into, request_to, text_of
-from tests.support.dialects import BYOK, DIALECTS, MANAGED
+from tests.support.dialects import DIALECTS
 from tests.support.fault_server import Behaviour, Exchange, FaultServer, fault_server
+from tests.support.keys import BYOK, MANAGED
 from tests.support.transcripts import WITH_HANDED_BACK, dialect_of, raw
 
 TOOLS = [pb.Tool(name="look", description="Looks."), pb.Tool(name="feel")]

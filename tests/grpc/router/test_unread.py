@@ -26,6 +26,9 @@ WORD = "x" * 4_000
 WORDS = 100
 """More than the router and the caller's side of gRPC hold together."""
 CHECKS = 50
+"""How many looks at the sessions have to agree that they stand still."""
+TURNS = 20
+"""How often the event loop turns between two looks."""
 HELD_BYTES_MAX = 96 * 1024
 """What a session may hold for its caller: what makes its buffer full, and the most that one read of a provider adds."""
 
@@ -64,7 +67,8 @@ async def until_held_up(router: RouterUnderTest, streams: int) -> None:
     full, limit = 0, SessionLimits().buffer_bytes
     async with asyncio.timeout(60):
         while full < CHECKS:
-            await asyncio.sleep(0.01)
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
             held = held_bytes(router)
             assert len(held) == streams, "no session is given up, and none can have ended"
             assert max(held) <= HELD_BYTES_MAX

@@ -29,7 +29,8 @@ from services.router.providers.openai_wire import encode_request as encode_opena
 from services.router.providers.port import ProviderError
 from services.router.providers.traits import UNKNOWN, ModelTraits, Reasoning, output_limit
 from services.shared.errors import FlowStackError, Reason
-from tests.support.dialects import DIALECTS, candidate
+from tests.support.dialects import DIALECTS
+from tests.support.keys import candidate
 
 USER = Message(Role.USER, (TextPart("hi"),))
 CALLS = Message(Role.ASSISTANT, (TextPart("I look."), ToolCallPart("call_1", "look", '{"at":1}')))

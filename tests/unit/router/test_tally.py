@@ -21,9 +21,10 @@ def test_a_fallback_that_serves() -> None:
     tally.begin(FIRST, 10.5)
     tally.fail(AttemptFailure.PROVIDER_ERROR, "req-1", 11.0)
     tally.begin(SECOND, 11.0)
+    tally.opened("req-2")
     tally.output(12.0)
     tally.output(13.0)
-    tally.finish(finish(7, 3), "req-2", 14.0)
+    tally.finish(finish(7, 3), 14.0)
     outcome = tally.outcome(COUNTED)
 
     assert outcome.attempts == (
@@ -42,7 +43,7 @@ def test_rounds_are_one_attempt_and_unknown_stays_unknown() -> None:
     for tokens in ((10, 1, 5), (20, 2, None)):
         tally.begin(FIRST, 0.0)
         tally.output(0.0)
-        tally.finish(finish(*tokens), "", 1.0)
+        tally.finish(finish(*tokens), 1.0)
     outcome = tally.outcome(COUNTED)
 
     assert outcome.usage == Usage(30, 3, None)
@@ -53,7 +54,7 @@ def test_a_later_round_that_fails_leaves_the_total_unknown() -> None:
     tally = Tally(0.0)
     tally.begin(FIRST, 0.0)
     tally.output(0.0)
-    tally.finish(finish(10, 1), "", 1.0)
+    tally.finish(finish(10, 1), 1.0)
     tally.begin(FIRST, 1.0)
     tally.fail(AttemptFailure.TRUNCATED, "", 2.0)
     outcome = tally.outcome(FREE)
@@ -67,6 +68,7 @@ def test_an_abandoned_call_has_served_only_where_it_counts() -> None:
     for ending, served in ((COUNTED, "openai"), (FREE, "")):
         tally = Tally(0.0)
         tally.begin(FIRST, 0.0)
+        tally.sent()
         assert tally.alive is CredentialMode.BYOK
         tally.abandon(1.0)
         assert tally.alive is None
@@ -74,6 +76,18 @@ def test_an_abandoned_call_has_served_only_where_it_counts() -> None:
         assert outcome.served_provider == served
         assert outcome.attempts == (Attempt("openai", "gpt-4o", AttemptFailure.ABANDONED),)
         assert outcome.time_to_first_token_us is None
+
+
+def test_a_call_is_alive_from_when_its_request_goes_out() -> None:
+    tally = Tally(0.0)
+    tally.begin(FIRST, 0.0)
+    assert tally.alive is None
+    tally.sent()
+    assert tally.alive is CredentialMode.BYOK
+    tally.fail(AttemptFailure.PROVIDER_ERROR, "", 1.0)
+    assert tally.alive is None
+    tally.begin(SECOND, 1.0)
+    assert tally.alive is None, "what the first was sent says nothing of the second"
 
 
 def test_nothing_was_tried() -> None:

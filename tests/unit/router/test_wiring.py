@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
 from services.router.__main__ import build_lineup
 from services.router.catalog import Catalog, Model, ProviderEntry
 from services.router.config import RouterSettings
 from services.router.domain.request import Choice
+from services.router.providers.http import HttpClient
 from services.shared.errors import FlowStackError, Reason
 from services.shared.settings import StartupError, load
 
@@ -58,13 +58,13 @@ async def test_a_key_that_is_not_valid_is_told_before_anything_is_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[Any] = []
-    made = aiohttp.ClientSession.__init__
+    made = HttpClient.__init__
 
-    def noted(self: aiohttp.ClientSession, *args: Any, **kwargs: Any) -> None:
+    def noted(self: HttpClient, *args: Any, **kwargs: Any) -> None:
         opened.append(self)
         made(self, *args, **kwargs)
 
-    monkeypatch.setattr(aiohttp.ClientSession, "__init__", noted)
+    monkeypatch.setattr(HttpClient, "__init__", noted)
     monkeypatch.setenv("THIRD_KEY", "two\nlines")
     third = ProviderEntry("third", "openai", managed_api_key_env="THIRD_KEY")
     with pytest.raises(StartupError, match="THIRD_KEY"):

@@ -36,3 +36,24 @@ def test_what_is_not_on_the_list_is_not_written() -> None:
     assert set(first) == {"event", "level", "service", "method", "timestamp"}
     assert set(second) == {"event", "level", "service", "account_id", "timestamp"}
     assert set(third) == {"event", "level", "service", "error_type", "traceback", "timestamp"}
+
+
+GRPCS_ERRORS = """
+import logging
+from grpc._cython.cygrpc import ExecuteBatchError
+from services.shared import log
+log.configure("router")
+for error in (ExecuteBatchError("the client has gone"), ValueError("a defect")):
+    try:
+        raise error
+    except Exception:
+        logging.getLogger("grpc._cython.cygrpc").exception("%s raised by a method", type(error).__name__)
+"""
+
+
+def test_a_client_that_leaves_in_the_middle_of_a_write_is_no_error() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", GRPCS_ERRORS], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "ValueError raised" in done.stderr
+    assert "ExecuteBatchError" not in done.stderr

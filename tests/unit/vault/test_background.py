@@ -90,11 +90,34 @@ async def test_an_index_follows_what_is_stored_and_deleted_while_it_is_built(boo
     assert await books.query(ALICE, "c", "", ["n"], 2) == ["k9", *expected[:-1]], "nothing there sorts first"
 
 
-async def test_small_collections_get_none(books: VaultBooks) -> None:
+async def test_small_collections_get_none_until_they_grow(books: VaultBooks, clock: ManualClock) -> None:
     await fill(books, ALICE, "c", 2)
     await books.query(ALICE, "c", "", ["n"])
     await books.work_on_indexes()
     assert await books.indexes(ALICE, "c") == {}
+    await fill(books, ALICE, "c")
+    await books.query(ALICE, "c", "", ["n"])
+    assert not await books.indexing.run_once(), "what was refused is not looked at with every query"
+    clock.advance(indexing_service.REFUSED_S)
+    await books.query(ALICE, "c", "", ["n"])
+    await books.work_on_indexes()
+    assert await books.indexes(ALICE, "c") == {("n",): IndexState.READY}
+
+
+async def test_a_path_that_is_too_long_for_an_index_is_compared_without(books: VaultBooks) -> None:
+    long = ".".join("a" * 200)
+    await fill(books, ALICE, "c")
+    assert await books.query(ALICE, "c", f'{{"{long}":1}}') == []
+    await books.work_on_indexes()
+    assert await books.query(ALICE, "c", f'{{"n":3,"{long}":{{"$ne":1}}}}') == ["k1"]
+    await books.work_on_indexes()
+    assert await books.indexes(ALICE, "c") == {("n",): IndexState.READY}
+    for path in ("." * 255, '"' * 256, "😀" * 64):
+        await books.query(ALICE, "c", "", [path])
+        await books.work_on_indexes()
+        assert IndexState.READY in (await books.indexes(ALICE, "c")).values(), "as long as a sort may name"
+        await books.documents.delete_collection(ALICE, "c")
+        await fill(books, ALICE, "c")
 
 
 async def test_indexes_are_bounded_and_unused_ones_make_room(books: VaultBooks, clock: ManualClock) -> None:
@@ -152,11 +175,14 @@ class Directory:
         self.purges: dict[str, int] = {}
         self.asked: list[str] = []
         self.is_down = False
+        self.strange = ""
 
     async def purge_us(self, account_id: str) -> int | None:
         if self.is_down:
             raise FlowStackError(Reason.BILLING_UNAVAILABLE, "Down.")
         self.asked.append(account_id)
+        if account_id == self.strange:
+            raise FlowStackError(Reason.INTERNAL, "A defect.")
         return self.purges.get(account_id)
 
 
@@ -192,6 +218,19 @@ async def test_nothing_is_purged_while_billing_does_not_answer(books: VaultBooks
     with pytest.raises(FlowStackError, match="Down"):
         await Purger(books.database, directory, clock).run_once()
     assert len(await books.query(ALICE, "c", "")) == 7
+
+
+async def test_an_account_that_billing_fails_at_does_not_keep_others_from_being_purged(
+    books: VaultBooks, clock: ManualClock
+) -> None:
+    for account_id in (ALICE, BOB):
+        await fill(books, account_id, "c", 1)
+    directory = Directory()
+    directory.strange = ALICE
+    directory.purges[BOB] = clock.now_us()
+    assert await Purger(books.database, directory, clock).run_once()
+    assert len(await books.query(ALICE, "c", "")) == 1
+    assert await books.query(BOB, "c", "") == []
 
 
 async def test_an_account_without_documents_is_forgotten(books: VaultBooks, clock: ManualClock) -> None:

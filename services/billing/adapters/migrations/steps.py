@@ -9,6 +9,8 @@ from services.shared.database.connect import Owner
 from services.shared.database.migrations import Migrations
 from services.shared.errors import Reason
 
-OWNER: Final = Owner("billing", "FLOWSTACK_BILLING_DATABASE", Reason.BILLING_UNAVAILABLE)
+OWNER: Final = Owner(
+    "billing", "FLOWSTACK_BILLING_DATABASE", Reason.BILLING_UNAVAILABLE, "repeat it with its request_id"
+)
 
 MIGRATIONS: Final = Migrations(OWNER, Path(__file__).parent)

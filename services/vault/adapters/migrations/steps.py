@@ -9,6 +9,6 @@ from services.shared.database.connect import Owner
 from services.shared.database.migrations import Migrations
 from services.shared.errors import Reason
 
-OWNER: Final = Owner("vault", "FLOWSTACK_VAULT_DATABASE", Reason.VAULT_UNAVAILABLE)
+OWNER: Final = Owner("vault", "FLOWSTACK_VAULT_DATABASE", Reason.VAULT_UNAVAILABLE, "repeat it with if_version")
 
 MIGRATIONS: Final = Migrations(OWNER, Path(__file__).parent)

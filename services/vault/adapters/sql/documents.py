@@ -9,7 +9,7 @@ from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.vault.adapters.sql.dialect import upsert
-from services.vault.adapters.sql.expressions import Bool
+from services.vault.adapters.sql.expressions import Bool, Expressions
 from services.vault.adapters.sql.indexes import SqlIndexes
 from services.vault.adapters.sql.queries import is_live
 from services.vault.adapters.sql.tables import ACCOUNTS, COLLECTIONS, DOCUMENTS
@@ -27,6 +27,7 @@ class SqlDocuments:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
         self._indexes = SqlIndexes(connection)
+        self._expressions = Expressions(connection.dialect.name)
 
     async def lock_account(self, account_id: str) -> int:
         """Locks the account's row, which is made where there is none."""
@@ -86,7 +87,8 @@ class SqlDocuments:
         """Documents by their ids, in that order."""
         if not document_ids:
             return ()
-        query = select(_D.document_id, *_SEEN).where(_D.account_id == account_id, _D.document_id.in_(document_ids))
+        of_account = self._expressions.unindexed(_D.account_id) == account_id
+        query = select(_D.document_id, *_SEEN).where(of_account, _D.document_id.in_(document_ids))
         rows = {row[0]: row for row in await self._connection.execute(query)}
         return [Document(*rows[document_id][1:]) for document_id in document_ids]
 

@@ -67,20 +67,13 @@ class Expressions:
         code = self.code(path)
         return case((code >= CONTAINER, CONTAINER), else_=func.substr(code, 1, SORT_CHARACTERS_MAX, type_=String))
 
-    def in_collection(self, account_id: str, collection: str, *, by_index: bool) -> tuple[Bool, ...]:
-        """Whether a document is of a collection.
+    def unindexed(self, column: ColumnElement[str]) -> ColumnElement[str]:
+        """A column to be compared without SQLite looking it up in an index.
 
-        Args:
-            account_id: whose.
-            collection: which.
-            by_index: the documents come from an index of the collection. SQLite would rather look through the
-                collection: it knows nothing of a LIMIT that is reached soon.
+        Where it has better ways to the documents it would rather look through the collection: it knows nothing of a
+        LIMIT that is reached soon, nor of how few the others leave.
         """
-        columns: tuple[ColumnElement[str], ...] = (DOCUMENTS.c.account_id, DOCUMENTS.c.collection)
-        if by_index and not self._is_postgresql:
-            # A column with a plus before it is looked up in no index.
-            columns = tuple(UnaryExpression(column, operator=_PLUS, type_=String()) for column in columns)
-        return tuple(column == value for column, value in zip(columns, (account_id, collection), strict=True))
+        return column if self._is_postgresql else UnaryExpression(column, operator=_PLUS, type_=String())
 
     def matches(self, wanted: Filter) -> Bool:
         """Whether a document is let through: true or false, never NULL, so that NOT means what it says."""

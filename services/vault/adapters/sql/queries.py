@@ -41,7 +41,7 @@ class SqlQueries:
         values = [self._order_value(field, index) for field in order]
         query = select(_D.document_id, _D.size_bytes, *values)
         query = query.where(
-            *self._expressions.in_collection(scope.account_id, scope.collection, by_index=index is not None),
+            *self._in_collection(scope, index),
             is_live(scope.now_us),
             self._expressions.matches(wanted),
         )
@@ -53,6 +53,13 @@ class SqlQueries:
         async with self._watch.limit(self._connection):
             rows = await self._connection.execute(query.limit(part.limit))
         return [Found(row[0], row[1], tuple(row[2:])) for row in rows]
+
+    def _in_collection(self, scope: Scope, index: SortIndex | None) -> tuple[Bool, ...]:
+        account_id: ColumnElement[str] = _D.account_id
+        collection: ColumnElement[str] = _D.collection
+        if index is not None:
+            account_id, collection = (self._expressions.unindexed(one) for one in (account_id, collection))
+        return (account_id == scope.account_id, collection == scope.collection)
 
     def _order_value(self, field: SortField, index: SortIndex | None) -> ColumnElement[Any]:
         if index is not None and field.kind is SortKind.KEY:

@@ -15,8 +15,8 @@ from services.shared.errors import FlowStackError, Reason
 QUERY_SECONDS_MAX: Final = 20.0
 """Less than the 30 s that a call without a deadline gets, so that the caller is told what was the matter."""
 
-_STEPS: Final = 100_000
-"""Of SQLite's machine between two looks at the clock: a few milliseconds."""
+_STEPS: Final = 500
+"""Of SQLite's machine between two looks at the clock. Reading a large document is one, and takes milliseconds."""
 _CANCELED: Final = "57014"
 """PostgreSQL's code for a statement that has taken too long."""
 

@@ -1,0 +1,85 @@
+"""How the vault's database is opened and migrated, and how long a query may look."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import inspect
+
+from services.billing.adapters.migrations.steps import MIGRATIONS as MIGRATIONS_OF_BILLING
+from services.shared.database.command import bring_to
+from services.shared.errors import FlowStackError, Reason
+from services.shared.settings import StartupError
+from services.vault.adapters.migrations.steps import MIGRATIONS
+from services.vault.adapters.sql.database import open_database
+from services.vault.adapters.sql.tables import METADATA
+from tests.support.clock import ManualClock
+from tests.support.database import connection_to
+from tests.support.vault import ALICE
+from tests.support.vault_books import VaultBooks
+
+
+async def test_the_file_is_durable_and_owned(tmp_path: Path) -> None:
+    database = await open_database(f"sqlite:///{tmp_path / 'vault.db'}")
+    async with database.engine.begin() as connection:
+        pragmas = {
+            name: (await connection.exec_driver_sql(f"PRAGMA {name}")).scalar_one()
+            for name in ("journal_mode", "synchronous", "locking_mode", "foreign_keys")
+        }
+    assert pragmas == {"journal_mode": "wal", "synchronous": 2, "locking_mode": "exclusive", "foreign_keys": 1}
+    with pytest.raises(StartupError, match="one vault process owns its file alone"):
+        await open_database(f"sqlite:///{tmp_path / 'vault.db'}")
+    await database.close()
+
+
+@pytest.mark.parametrize("bad", ["mysql://x/y", "nonsense", "sqlite:///:memory:"])
+async def test_an_address_of_another_kind_is_refused(bad: str) -> None:
+    with pytest.raises(StartupError, match="FLOWSTACK_VAULT_DATABASE"):
+        await open_database(bad)
+
+
+def test_migrations_make_the_tables_that_the_code_knows(empty: str) -> None:
+    with connection_to(empty) as connection:
+        for _ in range(2):
+            MIGRATIONS.migrate(connection, "m.db")
+            inspect(connection).clear_cache()
+            assert set(inspect(connection).get_table_names()) == {*METADATA.tables, "alembic_version"}
+            differences = compare_metadata(MigrationContext.configure(connection), METADATA)
+            # JSONB is written as text here, so that it has another type in the code.
+            assert [one for one in differences if "body" not in repr(one)] == []
+            command.downgrade(MIGRATIONS.config_for(connection), "base")
+
+
+async def test_postgresql_is_not_served_until_the_schema_is_current(empty_postgres: str) -> None:
+    with pytest.raises(StartupError, match="make migrate"):
+        await open_database(empty_postgres)
+    await asyncio.gather(
+        *(bring_to(MIGRATIONS, empty_postgres, "head", allow_loss=False, check=False) for _ in range(2))
+    )
+    await (await open_database(empty_postgres)).close()
+
+
+async def test_billings_database_is_not_taken_for_the_vaults(empty: str) -> None:
+    with connection_to(empty) as connection:
+        MIGRATIONS_OF_BILLING.migrate(connection, "the database of a test")
+    with pytest.raises(StartupError, match="written by a newer version of vault"):
+        await open_database(empty)
+
+
+async def test_a_query_that_finds_no_end_is_ended(vault_address: str) -> None:
+    database = await open_database(vault_address, 0.001)
+    books = VaultBooks(database, ManualClock())
+    long = '{"a":[' + ",".join(str(number) for number in range(2_000)) + "]}"
+    for number in range(200):
+        await books.store(ALICE, "c", f"k{number}", long)
+    with pytest.raises(FlowStackError) as raised:
+        await books.query(ALICE, "c", '{"$or":[{"a.1999":1},{"a.1998":2},{"a.1997":3}]}', ["a.1996"])
+    assert raised.value.reason is Reason.CALL_TIME_LIMIT
+    await books.store(ALICE, "c", "k", "{}")
+    assert (await books.queries.list_collections(ALICE, 0, "")).collections[0].document_count == 201, "all else goes on"
+    await database.close()
