@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from typing import Annotated, Any
 
-import click
 import typer
 
 from flowstack._errors import FlowStackError
@@ -81,16 +80,21 @@ def _ended(arguments: list[str], output: Output) -> int:
     except FlowStackError as error:
         output.error(str(error), error)
         return exit_code_of(error)
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        return 2
-    except click.ClickException as error:
-        output.error(error.format_message())
-        return error.exit_code
-    except (click.exceptions.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         return 130
+    except typer.TyperException as error:
+        return _mistaken(error, output)
     except BrokenPipeError:
         # Whoever read has read enough.
         sys.stderr.close()
         return 0
     return answer if isinstance(answer, int) else 0
+
+
+def _mistaken(error: Any, output: Output) -> int:
+    """Says what is wrong with the arguments."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+    else:
+        output.error(error.format_message())
+    return int(error.exit_code)

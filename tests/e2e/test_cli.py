@@ -192,14 +192,14 @@ async def test_the_doctor_names_what_is_wrong(suite: Suite, me: Terminal) -> Non
     [
         (("chat", "hi", "--provider", "ecko"), 4, "echo"),
         (("chat", "hi", "--provider", "echo", "--model", "echo-2"), 4, "echo-1"),
-        (("subscription", "change", "platinum"), 4, "platinum"),
+        (("subscription", "change", "platinum"), 4, "no such plan"),
         (("invoices", "show", "INV-1-1"), 4, "invoices list"),
         (("keys", "create", "x", "--expires", "tomorrow"), 2, "tomorrow"),
         (("budget", "set", "much"), 2, "much"),
         (("vault", "query", "c", "--filter", "{"), 2, "filter_json"),
         (("usage", "--chart", "/no/where.svg"), 2, "/no/where.svg"),
         (("nonsense",), 2, "nonsense"),
-        (("chat",), 2, "PROMPT"),
+        (("chat",), 2, "prompt"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -219,7 +219,7 @@ async def test_a_malformed_key_is_not_repeated(suite: Suite) -> None:
     assert "sk-not" not in ended.err
 
 
-def test_the_program_is_installed_and_says_its_version() -> None:
+async def test_the_program_is_installed_and_says_its_version() -> None:
     program = Path(sys.executable).parent / "flowstack"
     environment = {"PATH": os.environ["PATH"]}
     for command in ([str(program)], [sys.executable, "-m", "flowstack"]):
