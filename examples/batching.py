@@ -2,9 +2,8 @@
 
 import os
 
-from flowstack.billing import parse_batch_response
-
 from flowstack import Agent
+from flowstack.billing import parse_batch_response
 
 
 def main() -> None:

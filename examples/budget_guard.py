@@ -2,9 +2,8 @@
 
 import os
 
-from flowstack.billing import estimate_monthly_cost
-
 from flowstack import Agent, BudgetExceededError
+from flowstack.billing import estimate_monthly_cost
 
 
 def main() -> None:

@@ -4,9 +4,8 @@ import hashlib
 import os
 from datetime import UTC, datetime, timedelta
 
-from flowstack.billing import is_expired
-
 from flowstack import Agent
+from flowstack.billing import is_expired
 
 agent = Agent("caching", api_key=os.environ["FLOWSTACK_API_KEY"], provider="echo", model="echo-1")
 

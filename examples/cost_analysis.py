@@ -2,9 +2,8 @@
 
 import os
 
-from flowstack.billing import calculate_downgrade_savings, calculate_managed_savings, estimate_monthly_cost
-
 from flowstack import Agent
+from flowstack.billing import calculate_downgrade_savings, calculate_managed_savings, estimate_monthly_cost
 
 agent = Agent("cost-analysis", api_key=os.environ["FLOWSTACK_API_KEY"], provider="echo", model="echo-1")
 

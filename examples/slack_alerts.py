@@ -2,9 +2,8 @@
 
 import os
 
-from flowstack.billing import send_slack_alert
-
 from flowstack import Agent
+from flowstack.billing import send_slack_alert
 
 
 def main() -> None:

@@ -3,9 +3,8 @@
 import os
 from datetime import UTC, datetime
 
-from flowstack.billing import calculate_days_remaining, estimate_monthly_cost, project_monthly_usage
-
 from flowstack import Agent
+from flowstack.billing import calculate_days_remaining, estimate_monthly_cost, project_monthly_usage
 
 agent = Agent("usage-tracking", api_key=os.environ["FLOWSTACK_API_KEY"], provider="echo", model="echo-1")
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from flowstack_protos.billing.v1 import usage_service_pb2 as pb
@@ -117,10 +118,23 @@ def _show_advice(shell: Shell, analysis: pb.CostAnalysis) -> None:
         shell.output.say(f"• {one.message}" + (f" Saves {saving} a month." if saving else ""))
 
 
-def _draw(path: Path, forecast: Any) -> None:
-    from flowstack.charts import usage_chart
+def _draw(path: Path, forecast: pb.Forecast) -> None:
+    # Only here: nobody else needs the renderer.
+    from flowstack.charts import ChartDay, usage_svg
 
+    days = [
+        ChartDay(
+            point.end_time.ToDatetime(tzinfo=UTC),
+            point.sessions,
+            point.sessions_low,
+            point.sessions_high,
+            point.actual,
+        )
+        for point in forecast.points
+    ]
+    title = f"Sessions from {date_of(forecast.period_start_time)} to {date_of(forecast.period_end_time)}"
+    drawn = usage_svg(title, days, sessions_used=forecast.sessions_used, sessions_limit=forecast.sessions_limit)
     try:
-        path.write_text(usage_chart(forecast), encoding="utf-8")
+        path.write_text(drawn, encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be written: {error.strerror}. Name another file.") from None
