@@ -10,7 +10,8 @@ def main() -> None:
     """Sets thresholds and the webhook that Slack gave you, then uses enough to cross one."""
     with Agent("slack-alerts", api_key=os.environ["FLOWSTACK_API_KEY"], provider="echo", model="echo-1") as agent:
         agent.alerts.set_thresholds([10, 75, 90, 95])
-        agent.alerts.create_webhook(os.environ["SLACK_WEBHOOK_URL"], name="Slack", format="slack")
+        webhook = agent.alerts.create_webhook(os.environ["SLACK_WEBHOOK_URL"], name="Slack", format="slack")
+        agent.alerts.send_to([webhook.webhook_id])
 
         usage = agent.get_usage()
         while usage.usage_percentage < 10:

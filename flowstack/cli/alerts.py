@@ -106,6 +106,22 @@ def thresholds(
     _show_settings(shell, answer.alert_settings)
 
 
+@app.command("send-to")
+def send_to(
+    context: typer.Context,
+    webhook: Annotated[list[str] | None, typer.Argument(help="The webhooks' ids; nobody where left out.")] = None,
+) -> None:
+    """Sets which webhooks alerts are sent to."""
+    shell = shell_of(context)
+    sinks = [pb.AlertSink(webhook_id=webhook_id) for webhook_id in webhook or []]
+    answer = shell.call(
+        AlertService.UpdateAlertSettings,
+        alert_settings=pb.AlertSettings(sinks=sinks),
+        update_mask=FieldMask(paths=["sinks"]),
+    )
+    _show_settings(shell, answer.alert_settings)
+
+
 @app.command()
 def redeliver(
     context: typer.Context,
@@ -147,6 +163,8 @@ def add(
         format=pb.WebhookFormat.Value(f"WEBHOOK_FORMAT_{format_.name.upper()}"),
     )
     _tell_secret(shell, answer)
+    if not shell.output.as_json:
+        shell.output.say(f"Alerts go there after `flowstack alerts send-to {answer.webhook.webhook_id}`.")
 
 
 @webhooks.command()
@@ -178,7 +196,7 @@ def _show_settings(shell: Shell, found: pb.AlertSettings) -> None:
     shell.output.fields(
         [
             ("Thresholds", ", ".join(f"{percent} %" for percent in found.thresholds) or "none"),
-            ("Sent to", ", ".join(sinks) or "every webhook"),
+            ("Sent to", ", ".join(sinks) or "nobody; they are kept for `alerts list` and `alerts watch`"),
         ],
         found,
     )

@@ -169,6 +169,9 @@ async def test_budgets_and_alerts_are_set_and_shown(me: Terminal) -> None:
     sent = await me.run("alerts", "send", "all is well", "--severity", "warning")
     assert "there is no webhook" in sent.out
     assert "all is well" in (await me.run("alerts", "list")).out
+    assert "nobody" in (await me.run("alerts", "send-to")).out
+    unknown = await me.run("--json", "alerts", "send-to", "wh_0")
+    assert (unknown.code, unknown.error["reason"]) == (4, "WEBHOOK_NOT_FOUND")
     assert "There are no webhooks." in (await me.run("alerts", "webhooks", "list")).out
     assert (await me.run("alerts", "webhooks", "add", "http://169.254.169.254/latest")).code == 2
 

@@ -26,7 +26,7 @@ SAYS = {
     "budget_guard": ("With room: within the budget", "Refused: "),
     "byok": ("OpenAI: Hello from a simulator", "Echo: Say hello", "Sessions with a key of one's own: 2"),
     "caching": ("asked: What is a session?", "cached: What is a session?", "Sessions of this run: 1"),
-    "cost_analysis": ("Managed sessions: 0, with keys of one's own: 3", "A smaller plan would save $35.00"),
+    "cost_analysis": ("Managed sessions: 0, with keys of one's own: 3", "A smaller plan would save $50.00"),
     "quickstart": ("Answer: Hello, FlowStack", "Streamed: One word at a time", "Sessions of this run: 3"),
     "slack_alerts": ("Usage is at 12 %: the alert is on its way",),
     "tools": ("In the vault: 21 degrees", "Sessions of this run: 1"),
@@ -97,7 +97,7 @@ async def test_an_example_says_what_it_promises(playground: Playground, name: st
     for text in SAYS[name]:
         assert text in printed
     if name == "slack_alerts":
-        bodies = [received.json() for received in await playground.slack.until(2)]
+        bodies = [received.json for received in await playground.slack.until(2)]
         assert any("by hand" in body["text"] for body in bodies)
 
 
