@@ -10,6 +10,7 @@ from services.quota.domain.cursors import Position
 from services.quota.domain.decide import entitlement_missing, session_not_found
 from services.quota.domain.model import PARTITIONS, Entitlement, Quota, Session
 from services.quota.store import Committed, EventPage, Store
+from services.shared.background import waited
 from services.shared.errors import FlowStackError, Reason
 from services.shared.log import frames_of, get_logger
 
@@ -115,7 +116,7 @@ class QuotaService:
                 if quota != last:
                     yield quota
                     last = quota
-                await _waited(changed, RECHECK_SECONDS)
+                await waited(changed, RECHECK_SECONDS)
         finally:
             watchers.discard(changed)
             if not watchers:
@@ -141,7 +142,7 @@ class QuotaService:
                 if not follow:
                     return
                 self.check_draining()
-                if not await _waited(woken, HEARTBEAT_SECONDS):
+                if not await waited(woken, HEARTBEAT_SECONDS):
                     fresh.update(at)
         finally:
             del self._followers[woken]
@@ -193,13 +194,3 @@ class QuotaService:
                 # A defect of ours. The next round may be free of it, and leases have to run out whatever happens.
                 self._log.error("defect", error_type=type(error).__name__, traceback=frames_of(error))
             await asyncio.sleep(SWEEP_SECONDS)
-
-
-async def _waited(event: asyncio.Event, timeout_s: float) -> bool:
-    """Whether the event came within the time."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True

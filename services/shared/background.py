@@ -31,8 +31,8 @@ async def stop(task: asyncio.Task[None]) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def waited(event: asyncio.Event, timeout_s: float) -> None:
-    """Waits for an event, or for so long.
+async def waited(event: asyncio.Event, timeout_s: float) -> bool:
+    """Waits for an event, or for so long; True where the event came.
 
     Not by `asyncio.wait_for`, which before Python 3.12 swallows a cancellation that comes together with the event: the
     work would run on, and whoever stops it would wait for ever.
@@ -41,7 +41,8 @@ async def waited(event: asyncio.Event, timeout_s: float) -> None:
         async with asyncio.timeout(timeout_s):
             await event.wait()
     except TimeoutError:
-        pass  # as good as the event
+        return False
+    return True
 
 
 async def keep_running(name: str, work: Callable[[], Awaitable[bool]], backoff: Backoff) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from services.shared.addresses import listening_problem, parse
+from services.shared.background import waited
 from services.shared.log import get_logger
 from services.shared.server import (
     EXIT_STARTUP_FAILED,
@@ -134,8 +135,7 @@ class Workers:
             self._log.warning(
                 "replacing a worker", detail=f"{self._name}-{worker.number}", exit_code=code, delay_s=delay_s
             )
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), delay_s)
+            await waited(self._stopping, delay_s)
             delay_s = min(delay_s * 2, RESTART_SECONDS_MAX)
 
     async def _run_once(self, worker: _Worker) -> int | None:
