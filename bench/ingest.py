@@ -23,6 +23,7 @@ from services.billing.service.booking import Booking
 from services.billing.service.context import Context
 from services.billing.service.reader import ENTRIES_AT_ONCE, SessionEventReader
 from services.shared.clock import SystemClock
+from services.shared.server import settle
 
 EVENTS = 40_000
 ACCOUNTS_WITH_EVENTS = 200
@@ -126,6 +127,7 @@ async def ingest_per_second(address: str) -> float:
         bytes,
         prices=load_prices(),
     )
+    settle()  # as a service does once it has started
     reader = SessionEventReader(context, cast("Any", None), Booking(context), "bench", 3_600.0)
     started_s = time.perf_counter()
     await reader.run_once()

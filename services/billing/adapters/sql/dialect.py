@@ -7,8 +7,10 @@ from functools import cache
 from itertools import islice
 from typing import Any, Final, TypeVar
 
+import psycopg
 from sqlalchemy import Dialect, Table
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncTransaction
 
 KEYS_AT_ONCE: Final = 300
@@ -51,12 +53,32 @@ async def append_many(connection: AsyncConnection, table: Table, rows: Sequence[
     return (await connection.exec_driver_sql(statement, list(rows))).rowcount
 
 
+async def append_all(connection: AsyncConnection, table: Table, rows: Sequence[tuple[Any, ...]]) -> bool:
+    """Inserts `rows`, values in the table's order of columns, where none of them is there or twice among them.
+
+    False where one is: then nothing was inserted. PostgreSQL takes them by COPY, half the cost of its executemany.
+    """
+    attempt = await savepoint(connection)
+    if connection.dialect.name == "postgresql":
+        done = await _copied(connection, table, rows)
+    else:
+        done = await append_many(connection, table, rows) == len(rows)
+    await (attempt.commit() if done else attempt.rollback())
+    return done
+
+
 async def add_many(connection: AsyncConnection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
     """Adds `rows` to a table of sums: what is no part of the key is added to what is there, or set where nothing is.
 
     Like `append_many` it leaves them to the driver. The rows' keys must differ.
     """
-    if rows:
+    if not rows:
+        return
+    if connection.dialect.name == "postgresql":
+        # One statement for all: its executemany is one for each.
+        columns = tuple(map(list, zip(*rows, strict=True)))
+        await connection.exec_driver_sql(_addition_of_columns(table, connection.dialect), columns)
+    else:
         await connection.exec_driver_sql(_positional_addition(table, connection.dialect), list(rows))
 
 
@@ -70,6 +92,22 @@ async def savepoint(connection: AsyncConnection) -> AsyncTransaction:
     return await connection.begin_nested()
 
 
+async def _copied(connection: AsyncConnection, table: Table, rows: Sequence[tuple[Any, ...]]) -> bool:
+    raw = (await connection.get_raw_connection()).driver_connection
+    assert isinstance(raw, psycopg.AsyncConnection)
+    statement = _copy(table, connection.dialect)
+    try:
+        async with raw.cursor() as cursor, cursor.copy(statement) as copy:
+            for row in rows:
+                await copy.write_row(row)
+    except psycopg.errors.UniqueViolation:
+        return False
+    except psycopg.Error as error:
+        # As SQLAlchemy raises what comes of statements that go through it.
+        raise DBAPIError.instance(statement, None, error, psycopg.Error, dialect=connection.dialect) from error
+    return True
+
+
 @cache
 def _positional_insert(table: Table, dialect: Dialect) -> str:
     return f"{_insert(table, dialect)} ON CONFLICT DO NOTHING"
@@ -77,17 +115,40 @@ def _positional_insert(table: Table, dialect: Dialect) -> str:
 
 @cache
 def _positional_addition(table: Table, dialect: Dialect) -> str:
+    return f"{_insert(table, dialect)} {_on_conflict_add(table, dialect)}"
+
+
+@cache
+def _addition_of_columns(table: Table, dialect: Dialect) -> str:
+    arrays = ", ".join(f"%s::{column.type.compile(dialect)}[]" for column in table.columns)
+    name, columns = _names(table, dialect)
+    rows = f"SELECT * FROM unnest({arrays})"  # noqa: S608  # names of ours
+    return f"INSERT INTO {name} ({columns}) {rows} {_on_conflict_add(table, dialect)}"
+
+
+def _on_conflict_add(table: Table, dialect: Dialect) -> str:
     quote = dialect.identifier_preparer
     keys = ", ".join(quote.format_column(column) for column in table.primary_key)
     name = quote.format_table(table)
     sums = [quote.format_column(column) for column in table.columns if not column.primary_key]
     additions = ", ".join(f"{column} = {name}.{column} + excluded.{column}" for column in sums)
-    return f"{_insert(table, dialect)} ON CONFLICT ({keys}) DO UPDATE SET {additions}"
+    return f"ON CONFLICT ({keys}) DO UPDATE SET {additions}"
 
 
 def _insert(table: Table, dialect: Dialect) -> str:
     mark = {"qmark": "?", "format": "%s", "pyformat": "%s"}[dialect.paramstyle]
-    quote = dialect.identifier_preparer
-    columns = ", ".join(quote.format_column(column) for column in table.columns)
+    name, columns = _names(table, dialect)
     marks = ", ".join([mark] * len(table.columns))
-    return f"INSERT INTO {quote.format_table(table)} ({columns}) VALUES ({marks})"  # noqa: S608  # names of ours
+    return f"INSERT INTO {name} ({columns}) VALUES ({marks})"  # noqa: S608  # names of ours
+
+
+@cache
+def _copy(table: Table, dialect: Dialect) -> str:
+    name, columns = _names(table, dialect)
+    return f"COPY {name} ({columns}) FROM STDIN"
+
+
+def _names(table: Table, dialect: Dialect) -> tuple[str, str]:
+    """A table's name and those of its columns, as SQL has them."""
+    quote = dialect.identifier_preparer
+    return quote.format_table(table), ", ".join(quote.format_column(column) for column in table.columns)

@@ -9,7 +9,7 @@ import orjson
 from sqlalchemy import Dialect, delete, func, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.billing.adapters.sql.dialect import append_many, in_portions, savepoint
+from services.billing.adapters.sql.dialect import append_all, append_many, in_portions
 from services.billing.adapters.sql.tables import ACCOUNTS, LEDGER, STRAY_EVENTS
 from services.billing.adapters.sql.usage_tables import USAGE_PERIODS
 from services.billing.domain.ledger import (
@@ -56,11 +56,8 @@ class SqlLedger:
         if not rows:
             return ()
         # Nearly always all of them are new, and then their number says so. Only otherwise it is looked up which.
-        attempt = await savepoint(self._connection)
-        if await append_many(self._connection, LEDGER, rows) == len(rows):
-            await attempt.commit()
+        if await append_all(self._connection, LEDGER, rows):
             return entries
-        await attempt.rollback()
         existing = await self.existing({entry.key for entry in entries})
         fresh = list({entry.key: entry for entry in reversed(entries) if entry.key not in existing}.values())[::-1]
         return await self._append(fresh, now_us)
