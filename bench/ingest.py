@@ -23,7 +23,7 @@ from services.billing.service.booking import Booking
 from services.billing.service.context import Context
 from services.billing.service.reader import ENTRIES_AT_ONCE, SessionEventReader
 from services.shared.clock import SystemClock
-from services.shared.server import settle
+from services.shared.process import settle
 
 EVENTS = 40_000
 ACCOUNTS_WITH_EVENTS = 200

@@ -17,7 +17,8 @@ from typing import Any
 import uvloop
 
 from services.shared import log
-from services.shared.server import EXIT_STARTUP_FAILED, SERVICES
+from services.shared.process import EXIT_STARTUP_FAILED
+from services.shared.server import SERVICES
 from services.shared.settings import CommonSettings, StartupError, is_loopback, load
 from services.suite.demo import DemoFailedError, run_demo
 from services.suite.ports import assert_ports_are_free

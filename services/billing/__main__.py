@@ -55,8 +55,9 @@ from services.shared.auth import Authenticator, Caller, CallerKind
 from services.shared.background import Backoff, keep_running, stop
 from services.shared.channel import connect
 from services.shared.clock import Clock, SystemClock
+from services.shared.process import DRAIN_GRACE_SECONDS, run, serve_until_signal
 from services.shared.secret import Secret
-from services.shared.server import DRAIN_GRACE_SECONDS, Port, ServiceHost, run, serve_until_signal
+from services.shared.server import Port, ServiceHost
 from services.shared.settings import StartupError, load
 
 BACKOFF: Final = Backoff(0.1, 5.0, random.random)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from services.billing.adapters.migrations.steps import MIGRATIONS
 from services.billing.config import BillingSettings
 from services.shared.database.command import migrate_by_command_line
-from services.shared.server import run
+from services.shared.process import run
 from services.shared.settings import load
 
 

@@ -16,7 +16,8 @@ from services.quota.servicer import CONVERSION_VALIDATES, POLICIES, QuotaService
 from services.shared import log
 from services.shared.auth import Authenticator
 from services.shared.clock import Clock, SystemClock
-from services.shared.server import DRAIN_GRACE_SECONDS, Port, Registration, ServiceHost, run, serve_until_signal
+from services.shared.process import DRAIN_GRACE_SECONDS, run, serve_until_signal
+from services.shared.server import Port, Registration, ServiceHost
 from services.shared.settings import load
 
 

@@ -25,7 +25,8 @@ from services.shared.api_keys import ApiKeys, BillingClient
 from services.shared.auth import Authenticator
 from services.shared.channel import connect
 from services.shared.clock import SystemClock
-from services.shared.server import Port, Registration, ServiceHost, run, serve_until_signal, worker_number
+from services.shared.process import run, serve_until_signal, worker_number
+from services.shared.server import Port, Registration, ServiceHost
 from services.shared.settings import load
 from services.shared.workers import Workers
 

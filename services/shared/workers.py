@@ -17,13 +17,13 @@ from typing import Final
 
 from services.shared.addresses import listening_problem, parse
 from services.shared.background import waited
+from services.shared.listening import cannot_listen
 from services.shared.log import get_logger
-from services.shared.server import (
+from services.shared.process import (
     EXIT_STARTUP_FAILED,
     PARENT_PIPE_VARIABLE,
     READY_PIPE_VARIABLE,
     WORKER_VARIABLE,
-    cannot_listen,
     watch_supervisor,
 )
 from services.shared.settings import StartupError

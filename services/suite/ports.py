@@ -5,7 +5,8 @@ from __future__ import annotations
 import socket
 
 from services.shared.addresses import listening_problem
-from services.shared.server import SERVICES, cannot_listen, proposal
+from services.shared.listening import cannot_listen, proposal
+from services.shared.server import SERVICES
 from services.shared.settings import CommonSettings, StartupError
 from services.suite.ready import admin_addresses
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import IO, Final
 
 from services.shared.log import get_logger
-from services.shared.server import EXIT_STARTUP_FAILED, PARENT_PIPE_VARIABLE, PEERS_PIPE_VARIABLE, SERVICES
+from services.shared.process import EXIT_STARTUP_FAILED, PARENT_PIPE_VARIABLE, PEERS_PIPE_VARIABLE
+from services.shared.server import SERVICES
 
 DRAIN_ORDER: Final = ("router", "vault", "billing", "quota")
 """The router first, because its sessions are resolved at quota; quota last, because everybody needs it."""

@@ -18,8 +18,9 @@ from services.shared.background import Backoff, keep_running, stop
 from services.shared.channel import connect
 from services.shared.clock import Clock, SystemClock
 from services.shared.paging import PageTokens
+from services.shared.process import DRAIN_GRACE_SECONDS, run, serve_until_signal
 from services.shared.secret import Secret
-from services.shared.server import DRAIN_GRACE_SECONDS, Port, Registration, ServiceHost, run, serve_until_signal
+from services.shared.server import Port, Registration, ServiceHost
 from services.shared.settings import load
 from services.vault.adapters.billing_client import AccountsAtBilling
 from services.vault.adapters.sql.database import open_database

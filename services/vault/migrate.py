@@ -7,7 +7,7 @@ file is brought up by the service itself; going down takes this command there to
 from __future__ import annotations
 
 from services.shared.database.command import migrate_by_command_line
-from services.shared.server import run
+from services.shared.process import run
 from services.shared.settings import load
 from services.vault.adapters.migrations.steps import MIGRATIONS
 from services.vault.config import VaultSettings

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from services.shared import failpoints
-from services.shared.server import run
+from services.shared.process import run
 from tests.support.planted import planted
 from tests.support.suite import ROOT
 

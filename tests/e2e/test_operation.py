@@ -14,7 +14,8 @@ import grpc
 import pytest
 from flowstack_protos.type.v1 import type_pb2
 
-from services.shared.server import EXIT_STARTUP_FAILED, SERVICES
+from services.shared.process import EXIT_STARTUP_FAILED
+from services.shared.server import SERVICES
 from services.suite.ready import admin_addresses, wait_until_serving
 from tests.support.suite import ROOT, Suite, child_ids, info_of, reason_of, suite_environment
 

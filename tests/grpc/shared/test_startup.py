@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from services.shared.server import EXIT_STARTUP_FAILED
+from services.shared.process import EXIT_STARTUP_FAILED
 from tests.grpc.shared.certificates import Authority
 from tests.grpc.shared.test_drain import running
 from tests.support.suite import ROOT, suite_environment

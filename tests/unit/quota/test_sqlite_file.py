@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from services.quota.adapters.sqlite import SqliteStore
-from services.shared.server import EXIT_STARTUP_FAILED
+from services.shared.process import EXIT_STARTUP_FAILED
 from services.shared.settings import StartupError
 from tests.support.clock import ManualClock
 from tests.support.quota import HOLD_US, entitlement, sqlite_store
