@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.crash.load import COMMITTED, RESERVED, Told
+from tests.support.database import read_rows
 
 EVENT_OF = {COMMITTED: 1, 3: 2, 4: 3}
 LIMIT = 200
@@ -26,8 +27,8 @@ class Findings:
     states: Counter[int] = field(default_factory=Counter)
 
 
-def examine(quota: Path, billing: Path, told: Told) -> Findings:
-    """Compares quota's file, billing's file and what was told. The services have been stopped."""
+def examine(quota: Path, billing: str, told: Told) -> Findings:
+    """Compares quota's file, billing's database at an address, and what was told. The services have been stopped."""
     findings = Findings()
     with sqlite3.connect(quota) as connection:
         sessions = {
@@ -46,8 +47,7 @@ def examine(quota: Path, billing: Path, told: Told) -> Findings:
                 "WHERE type != 0 AND (position <= acknowledged OR type = 1)"
             )
         )
-    with sqlite3.connect(billing) as connection:
-        ledger = Counter(connection.execute("SELECT account_id, session_id, event FROM ledger"))
+    ledger = Counter((row["account_id"], row["session_id"], row["event"]) for row in read_rows(billing))
     findings.sessions = len(sessions)
     findings.states = Counter(state for state, *_ in sessions.values())
     _compare_with_told(findings, sessions, told)

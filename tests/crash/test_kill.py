@@ -40,10 +40,21 @@ SETTINGS = {
 LONG_KILLS = 1_000
 
 
-async def kill(folder: Path, places: Sequence[tuple[str, int]], seed: int, **defects: str) -> Findings:
-    """Kills at one place after another, drains, and examines what is left."""
+async def kill(
+    folder: Path, places: Sequence[tuple[str, int]], seed: int, *, billing: str = "", **defects: str
+) -> Findings:
+    """Kills at one place after another, drains, and examines what is left.
+
+    Args:
+        folder: where the services' data goes.
+        places: where they die, and at which visit at most.
+        seed: of all draws.
+        billing: the address of billing's database; a file in `folder` where it is empty.
+        defects: by service, the planted defect that it is to have.
+    """
     draw = random.Random(seed)
-    async with processes(folder, SETTINGS, defects) as running:
+    settings = SETTINGS | ({"FLOWSTACK_BILLING_DATABASE": billing} if billing else {})
+    async with processes(folder, settings, defects) as running:
         await asyncio.gather(*(running.start(name) for name in NAMES))
         load = Load(running.settings, seed)
         try:
@@ -55,7 +66,7 @@ async def kill(folder: Path, places: Sequence[tuple[str, int]], seed: int, **def
         finally:
             await load.close()
         await running.stop()
-    findings = examine(folder / "quota.db", folder / "billing.db", load.told)
+    findings = examine(folder / "quota.db", billing or f"sqlite:///{folder}/billing.db", load.told)
     record(
         "kills",
         kills=running.kills,
@@ -90,6 +101,14 @@ async def follow(plan: Sequence[tuple[str, int]], running: Processes, load: Load
 @pytest.mark.timeout(300)
 async def test_a_kill_at_every_place_loses_nothing(tmp_path: Path) -> None:
     findings = await kill(tmp_path, PLACES, seed=1)
+    assert findings.lost == []
+    assert findings.double == []
+
+
+@pytest.mark.timeout(300)
+async def test_billing_killed_on_postgresql_loses_nothing(tmp_path: Path, billing_postgres: str) -> None:
+    places = [place for place in PLACES if place[0].startswith("billing.")]
+    findings = await kill(tmp_path, places, seed=4, billing=billing_postgres)
     assert findings.lost == []
     assert findings.double == []
 
