@@ -1,6 +1,6 @@
 """Usage as a picture: sessions by day against the limit, with the forecast's range. A pure renderer of SVG.
 
-It needs nothing but the standard library, so that the command line and invoices can both draw with it.
+It needs nothing but the standard library. Billing prints the like on closing statements with the means of its PDFs.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
@@ -60,6 +60,10 @@ class Rollups(Protocol):
 
     async def committed_since(self, account_id: str, hour_us: int) -> int:
         """Counted sessions that were reserved in the hour that starts then, or later."""
+        ...
+
+    async def committed_by_day(self, account_id: str, period_start_us: int) -> Mapping[int, int]:
+        """Counted sessions of a period by the start of their day of UTC, both in microseconds since 1970."""
         ...
 
     async def read(self, wanted: RollupFilter, groups: Sequence[Group]) -> Sequence[RollupRow]:

@@ -9,7 +9,8 @@ from services.billing.convert.usage_history import totals_to_proto
 from services.billing.convert.values import money_to_proto, optional_time_to_proto, time_to_proto
 from services.billing.domain.advice import Recommendation
 from services.billing.domain.estimates import Estimate
-from services.billing.domain.forecast import COVERAGE, ForecastPoint
+from services.billing.domain.forecast import ForecastPoint
+from services.billing.domain.forecast_model import COVERAGE
 from services.billing.domain.usage import days_left, percentage
 from services.billing.service.outlook import CostAnalysis, CostEstimates, CostItem, Outlook
 

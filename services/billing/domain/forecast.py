@@ -1,15 +1,8 @@
 """Where a period will end, from its own history.
 
-The history is counted sessions by day, whole days of UTC and the two broken ones at the ends. With two weeks of it the
-days to come get the mean of their weekday, before that the mean of all days. In either, days weigh the less the older
-they are, so that a customer who grows or goes away is believed soon. With less than a day, what was used so far is the
-projection, and the range is wide.
-
-The range is meant to hold the end of `COVERAGE` of the periods. Its half width is that quantile of a Student's t with
-few degrees of freedom, times the deviation of days from their mean, for the days to come and for the mean itself, which
-is as uncertain as its history is short. Days that resemble their neighbours make sums deviate more than independent
-ones would: the variance is raised by their autocorrelation. Where days clearly rise or fall, which a line through their
-logarithms says, the range reaches to where that would lead too: a mean does not know that a customer goes away.
+The history is counted sessions by day, whole days of UTC and the two broken ones at the ends. `forecast_model` says
+what the days to come are like and how far off that may be; here it is laid over the period's days. With less than a day
+of history what was used so far is the projection, and the range is wide.
 """
 
 from __future__ import annotations
@@ -18,37 +11,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import IntEnum
-from itertools import pairwise
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
+from services.billing.domain.forecast_model import ForecastMethod, SeenDay, model_of
 from services.billing.domain.usage import DAY_US, day_start_us
 from services.shared.periods import Period
-
-COVERAGE: Final = 0.8
-_HALF_LIFE_DAYS: Final = 7.0
-_WEEKS: Final = 14
-"""Days of history from which weekdays are told apart."""
-_T_QUANTILES: Final = (3.08, 1.89, 1.64, 1.53, 1.48, 1.44, 1.41, 1.40, 1.38, 1.37)
-"""The 90 % quantile of Student's t for 1, 2, … degrees of freedom, rounded."""
-_T_BEYOND: Final = 1.35
-
-
-_UNSEEN: Final = 0.4
-"""Before a week is over the range takes in this share of what is to come, up and down."""
-_TREND_DAYS: Final = 5
-_TREND_CLEAR: Final = 1.6
-"""A slope is believed that is so many times its own uncertainty."""
-_TREND_MAX: Final = 0.2
-"""No steeper fall a day is believed, and no rise above a quarter of it."""
-
-
-class ForecastMethod(IntEnum):
-    """How a forecast was made. The numbers are the contract's."""
-
-    SO_FAR = 1
-    DAILY_MEAN = 2
-    WEEKDAY_MEAN = 3
 
 
 class ForecastPoint(NamedTuple):
@@ -96,7 +63,7 @@ def projected(by_day: Mapping[int, int], period: Period, *, used: int, limit: in
         by_day: counted sessions of the period by the start of their day, in microseconds since 1970.
         period: the period.
         used: counted sessions of the period, as the newest source has them.
-        limit: sessions that the period allows.
+        limit: sessions that the period allows; the range of its first day rests on it.
         now_us: the present.
     """
     period_start_us, period_end_us = period
@@ -108,11 +75,11 @@ def projected(by_day: Mapping[int, int], period: Period, *, used: int, limit: in
     counts = {day.start_us: by_day.get(day_start_us(day.start_us), 0) for day in begun}
     counts[begun[-1].start_us] += max(0, used - ledger)
     elapsed = [_Day(day.start_us, min(day.end_us, now_us)) for day in begun]
-    model = _model(elapsed, counts, now_us)
-    points, sessions, spread = [], float(used), 0.0
+    plan_rate = limit * DAY_US / (period_end_us - period_start_us)
+    model = model_of([_seen(day, counts[day.start_us], now_us) for day in elapsed], plan_rate)
     reached_us = _actual_reach_us(elapsed, counts, limit)
-    total = 0
-    done = trending = 0.0
+    points, total = [], 0
+    ahead_days = ahead = 0.0
     for day in days:
         if day.end_us <= now_us:
             total += counts[day.start_us]
@@ -120,117 +87,20 @@ def projected(by_day: Mapping[int, int], period: Period, *, used: int, limit: in
             continue
         begin_us = max(day.start_us, now_us)
         share = (day.end_us - begin_us) / DAY_US
-        before, added = sessions, model.rate(day.weekday) * share
-        sessions, done = sessions + added, done + share
-        trending += model.trend_rate(done) * share
-        spread = model.spread(done)
+        before, added = used + ahead, model.rates[day.weekday] * share
+        ahead_days, ahead = ahead_days + share, ahead + added
+        sessions = used + ahead
         if limit and not reached_us and before < limit <= sessions and added:
             reached_us = begin_us + round((limit - before) / added * (day.end_us - begin_us))
-        ends = (sessions, used + trending) if model.trend else (sessions,)
-        low, high = max(used, math.floor(min(ends) - spread)), math.ceil(max(ends) + spread)
-        points.append(ForecastPoint(day.end_us, round(sessions), low, high, False))
+        low, high = model.range(ahead_days, ahead)
+        low_total, high_total = used + max(0, math.floor(low)), used + math.ceil(high)
+        points.append(ForecastPoint(day.end_us, round(sessions), low_total, high_total, False))
     last = points[-1] if points else ForecastPoint(period_end_us, used, used, used, True)
     return Projection(model.method, len(begun), last.sessions, last.low, last.high, reached_us, tuple(points))
 
 
-@dataclass(frozen=True, slots=True)
-class _Model:
-    method: ForecastMethod
-    rates: tuple[float, ...]
-    """Sessions a day, by weekday."""
-    deviation: float
-    """Of a day from its rate, with what resembling days add."""
-    history: float
-    """Days that the rates rest on, old ones in part."""
-    quantile: float
-    unseen: float = 0.0
-    """Sessions a day that the range takes in beside, while less than a week shows neither weekdays nor a trend."""
-    level: float = 0.0
-    """Sessions a day at present, where days rise or fall."""
-    trend: float = 0.0
-    """By how much the logarithm of days changes in a day; 0 where that is not clear."""
-
-    def trend_rate(self, days: float) -> float:
-        """Sessions a day after so many days, where the trend goes on."""
-        return self.level * math.exp(self.trend * days)
-
-    def rate(self, weekday: int) -> float:
-        return self.rates[weekday]
-
-    def spread(self, days: float) -> float:
-        """Half the range after so many days."""
-        return self.unseen * days + self.quantile * self.deviation * math.sqrt(
-            days + days * days / max(self.history, 0.5)
-        )
-
-
-def _model(elapsed: list[_Day], counts: Mapping[int, int], now_us: int) -> _Model:
-    whole = [day for day in elapsed if day.share > 0]
-    span = sum(day.share for day in whole)
-    used = sum(counts.values())
-    if span < 1:
-        # A day at a time of day that says nothing of the rest: as likely none as a few times as many.
-        guess = used / span if span > 0 else 0.0
-        return _Model(ForecastMethod.SO_FAR, (0.0,) * 7, max(guess, math.sqrt(used + 1)), 1.0, _T_QUANTILES[0])
-    weights = [day.share * 0.5 ** ((now_us - day.end_us) / DAY_US / _HALF_LIFE_DAYS) for day in whole]
-    rates = [counts[day.start_us] / day.share for day in whole]
-    mean = _mean(rates, weights)
-    by_weekday, method = [mean] * 7, ForecastMethod.DAILY_MEAN
-    if span >= _WEEKS:
-        method = ForecastMethod.WEEKDAY_MEAN
-        for weekday in range(7):
-            of_it = [index for index, day in enumerate(whole) if day.weekday == weekday]
-            by_weekday[weekday] = _mean([rates[i] for i in of_it], [weights[i] for i in of_it])
-    errors = [rate - by_weekday[day.weekday] for rate, day in zip(rates, whole, strict=True)]
-    shares = [day.share for day in whole]
-    parameters = 7 if method is ForecastMethod.WEEKDAY_MEAN else 1
-    freedom = max(1.0, span - parameters)
-    variance = sum(error * error * share for error, share in zip(errors, shares, strict=True)) / freedom
-    # Sessions that come by themselves vary by their root, also where a short history does not show it yet.
-    variance = max(variance, mean, 1.0 if used else 0.0)
-    variance *= _inflation(errors)
-    effective = sum(weights) ** 2 / sum(weight * weight for weight in weights)
-    place = int(min(freedom, effective)) - 1
-    quantile = _T_QUANTILES[place] if place < len(_T_QUANTILES) else _T_BEYOND
-    unseen = _UNSEEN * mean if span < 7 else 0.0
-    # Of what the weekday does not explain, and of whole days alone: a broken one says little.
-    seasonless = [
-        rate * mean / by_weekday[day.weekday] if by_weekday[day.weekday] else rate
-        for rate, day in zip(rates, whole, strict=True)
-        if day.share == 1
-    ]
-    return _Model(method, tuple(by_weekday), math.sqrt(variance), effective, quantile, unseen, *_trend(seasonless))
-
-
-def _trend(rates: list[float]) -> tuple[float, float]:
-    """The level at the end of a line through the logarithms of days, and its slope; 0 and 0 where it is not clear."""
-    count = len(rates)
-    if count < _TREND_DAYS:
-        return 0.0, 0.0
-    # Half a session more, so that a day without any has a logarithm.
-    logarithms = [math.log(rate + 0.5) for rate in rates]
-    middle, mean = (count - 1) / 2, sum(logarithms) / count
-    spread = sum((day - middle) ** 2 for day in range(count))
-    slope = sum((day - middle) * value for day, value in enumerate(logarithms)) / spread
-    rest = sum((value - mean - slope * (day - middle)) ** 2 for day, value in enumerate(logarithms))
-    deviation = math.sqrt(rest / (count - 2) / spread)
-    if abs(slope) <= _TREND_CLEAR * deviation:
-        return 0.0, 0.0
-    return max(0.0, math.exp(mean + slope * middle) - 0.5), max(-_TREND_MAX, min(_TREND_MAX / 4, slope))
-
-
-def _inflation(errors: list[float]) -> float:
-    """How much more sums of resembling days vary than those of independent ones: that of a first-order process."""
-    below = sum(error * error for error in errors)
-    if len(errors) < 4 or not below:
-        return 1.0
-    correlation = sum(a * b for a, b in pairwise(errors)) / below
-    correlation = min(0.6, max(0.0, correlation))
-    return (1 + correlation) / (1 - correlation)
-
-
-def _mean(values: list[float], weights: list[float]) -> float:
-    return sum(value * weight for value, weight in zip(values, weights, strict=True)) / sum(weights)
+def _seen(day: _Day, sessions: int, now_us: int) -> SeenDay:
+    return SeenDay(day.weekday, day.share, (now_us - day.end_us) / DAY_US, sessions)
 
 
 def _days(start_us: int, end_us: int) -> list[_Day]:

@@ -74,8 +74,18 @@ class InvoiceLine:
 
 
 @dataclass(frozen=True, slots=True)
+class StatedUsage:
+    """What a closing statement's picture shows. Kept with it, so that it is printed alike for ever."""
+
+    session_limit: int
+    """Sessions that the period allowed at its end."""
+    sessions: tuple[int, ...]
+    """Counted ones, by day of UTC; the period begins within the first and ends within the last."""
+
+
+@dataclass(frozen=True, slots=True)
 class Invoice:
-    """An invoice. After its issue only what stands behind `lines` changes, apart from the times of issue and due."""
+    """An invoice. After its issue only what stands behind `usage` changes."""
 
     invoice_id: str
     account_id: str
@@ -94,6 +104,8 @@ class Invoice:
     lines: tuple[InvoiceLine, ...]
     issue_us: int
     due_us: int
+    usage: StatedUsage | None = None
+    """Of a usage statement; None for others, and for statements from before it was kept."""
     credited_micro: int = 0
     paid_micro: int = 0
     pay_us: int = 0

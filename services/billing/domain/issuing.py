@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -15,10 +16,12 @@ from services.billing.domain.invoices import (
     InvoiceState,
     PaymentTerms,
     SessionCounts,
+    StatedUsage,
     printed_number,
 )
 from services.billing.domain.model import Account, Terms
 from services.billing.domain.renewal import Charge, ChargeKind
+from services.billing.domain.usage import DAY_US, day_start_us
 from services.shared.periods import Period, time_from_us
 
 
@@ -30,6 +33,7 @@ class Draft(NamedTuple):
     period: Period
     cause: str
     lines: tuple[InvoiceLine, ...]
+    usage: StatedUsage | None = None
 
 
 def draft_of_charge(charge: Charge, catalogue: Catalogue) -> Draft:
@@ -56,9 +60,24 @@ def draft_of_charge(charge: Charge, catalogue: Catalogue) -> Draft:
 
 
 def draft_of_statement(
-    subscription_id: str, terms: Terms, period: Period, counts: SessionCounts, catalogue: Catalogue
+    subscription_id: str,
+    terms: Terms,
+    period: Period,
+    counts: SessionCounts,
+    catalogue: Catalogue,
+    *,
+    by_day: Mapping[int, int],
 ) -> Draft:
-    """A period's closing statement: its sessions, which the fee includes."""
+    """A period's closing statement: its sessions, which the fee includes.
+
+    Args:
+        subscription_id: the subscription.
+        terms: those in force at the period's end.
+        period: the period.
+        counts: its counted sessions.
+        catalogue: the plans.
+        by_day: the counted sessions by the start of their day of UTC, in microseconds since 1970.
+    """
     span = span_of(*period)
     stated = [
         (InvoiceLineKind.MANAGED_SESSIONS, f"Sessions on managed providers, {span}", counts.managed),
@@ -81,7 +100,9 @@ def draft_of_statement(
         if quantity
     ]
     numbered = tuple(replace(line, line_number=number) for number, line in enumerate(lines, 1))
-    return Draft(InvoiceKind.USAGE_STATEMENT, subscription_id, period, "", numbered)
+    days = range(day_start_us(period.start_us), period.end_us, DAY_US)
+    usage = StatedUsage(terms.session_limit, tuple(by_day.get(day_us, 0) for day_us in days))
+    return Draft(InvoiceKind.USAGE_STATEMENT, subscription_id, period, "", numbered, usage)
 
 
 def issue(
@@ -104,6 +125,7 @@ def issue(
         draft.lines,
         now_us,
         now_us + payment.term_us if total_micro else 0,
+        draft.usage,
     )
 
 

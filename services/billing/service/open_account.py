@@ -258,7 +258,9 @@ class OpenAccount:
         subscription_id = subscription.subscription_id
         terms = await self.transaction.subscriptions.terms_before(subscription_id, period.end_us)
         catalogue = self.context.catalogue
-        draft = draft_of_statement(subscription_id, terms or subscription.terms, period, counts, catalogue)
+        by_day = await self.transaction.rollups.committed_by_day(self.account.account_id, period.start_us)
+        terms = terms or subscription.terms
+        draft = draft_of_statement(subscription_id, terms, period, counts, catalogue, by_day=by_day)
         await self._issue(draft, by_system("closing statement"))
 
     async def close(self, action: Action) -> None:

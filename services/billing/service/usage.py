@@ -11,7 +11,6 @@ from services.billing.service.alerting import budget_standing
 from services.billing.service.context import Context
 from services.billing.service.dispatcher import EntitlementDispatcher
 from services.billing.store import Transaction
-from services.billing.usage_store import RollupFilter
 from services.shared.errors import FlowStackError, Reason
 from services.shared.periods import Period
 
@@ -91,10 +90,6 @@ class UsageService:
 
 async def project(transaction: Transaction, account_id: str, quota: QuotaReading, now_us: int) -> Projection:
     """Projects the current period from the ledger's days."""
-    by_day: dict[int, int] = {}
-    wanted = RollupFilter(account_id, period_start_us=quota.period_start_us)
-    for row in await transaction.rollups.read(wanted, ("day",)):
-        day_us = int(row.group[0])
-        by_day[day_us] = by_day.get(day_us, 0) + row.sums.committed
+    by_day = await transaction.rollups.committed_by_day(account_id, quota.period_start_us)
     period = Period(quota.period_start_us, quota.period_end_us)
     return projected(by_day, period, used=quota.sessions_committed, limit=quota.session_limit, now_us=now_us)

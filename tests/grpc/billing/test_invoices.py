@@ -33,6 +33,12 @@ async def pdf_of(desk: Desk, invoice_id: str, credit_note_id: str = "") -> tuple
     return first.document, b"".join(part.chunk for part in parts)
 
 
+def column_heights(content: bytes, days: int) -> list[float]:
+    """Of a statement's chart, whose rectangles are the last ones on its page; in points, to a tenth."""
+    words = PdfReader(io.BytesIO(content)).pages[0].get_contents().get_data().split()  # type: ignore[union-attr]
+    return [round(float(words[place - 1]), 1) for place, word in enumerate(words) if word == b"re"][-days:]
+
+
 async def test_the_first_fee_is_invoiced_with_the_account(desk: Desk, clock: ManualClock) -> None:
     (invoice,) = await desk.invoices()
     assert invoice.state == invoice_pb2.INVOICE_STATE_OPEN
@@ -213,6 +219,36 @@ async def test_a_period_is_stated_once_every_session_of_it_is_resolved(
     assert invoice.period_end_time.ToMicroseconds() == last_us + 1
 
 
+async def test_a_statement_shows_its_days_and_stays_as_it_was_printed(
+    desk: Desk, quota: FakeQuotaEvents, clock: ManualClock
+) -> None:
+    (fee,) = await desk.invoices()
+    start_us = clock.now_us()
+    clock.advance(13 * 86_400)
+    for session_id, day in {"ses_first": 0, "ses_same_day": 0, "ses_later": 12}.items():
+        await quota.resolve(desk.account_id, session_id, reserve_us=start_us + day * DAY_US)
+    await quota.drained()
+    statement = [invoice_pb2.INVOICE_KIND_USAGE_STATEMENT]
+    clock.advance(18 * 86_400 + 60)
+    await quota.resolve(desk.account_id, "ses_next_period")
+    await quota.drained()
+    while not (found := await desk.invoices(kinds=statement)):
+        await desk.pay(fee.invoice_id)
+    printed = await pdf_of(desk, found[0].invoice_id)
+    words = PdfReader(io.BytesIO(printed[1])).pages[0].extract_text()
+    for piece in ("Sessions by day", "3 of 1,000 sessions used", "limit 1,000", "10 Mar", "14 Mar", "7 Apr"):
+        assert piece in words, piece
+    heights = column_heights(printed[1], days=32)
+    assert {day: height / heights[12] for day, height in enumerate(heights) if height} == {0: 2.0, 12: 1.0}
+
+    await desk.change("professional")
+    await quota.resolve(desk.account_id, "ses_stray", reserve_us=start_us + 20 * DAY_US)
+    await quota.drained()
+    assert await pdf_of(desk, found[0].invoice_id) == printed
+    _, content = await pdf_of(desk, fee.invoice_id)
+    assert "Sessions by day" not in PdfReader(io.BytesIO(content)).pages[0].extract_text()
+
+
 async def test_what_is_issued_cannot_be_changed_in_the_database(settings: BillingSettings, clock: ManualClock) -> None:
     async with billing(settings, clock) as service:
         desk = Desk(service, await service.new_customer("starter"))
@@ -223,6 +259,7 @@ async def test_what_is_issued_cannot_be_changed_in_the_database(settings: Billin
     for statement in (
         "UPDATE invoices SET total_micro = 1",
         "UPDATE invoices SET lines = '[]'",
+        "UPDATE invoices SET usage = ''",
         "UPDATE invoices SET customer_name = 'Eve'",
         "DELETE FROM invoices",
         "UPDATE credit_notes SET total_micro = 1",

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from sqlalchemy import insert, text
+from sqlalchemy.exc import DBAPIError
 
 from services.billing.adapters.migrations.steps import MIGRATIONS
 from services.billing.adapters.sql.database import open_database
 from services.billing.adapters.sql.tables import ACCOUNTS
+from services.billing.domain.invoices import Invoice, InvoiceKind, InvoiceState, StatedUsage
 from services.billing.domain.ledger import PARTITIONS, LedgerEntry, PositionedEntry
 from services.shared.database.command import bring_to
 from services.shared.settings import StartupError
@@ -59,6 +62,27 @@ async def test_up_and_down_with_data(empty: str, capsys: pytest.CaptureFixture[s
     await go(empty)
     assert read_rows(empty, "stray_events") == []
     assert len(read_rows(empty, "partition_cursors")) == PARTITIONS
+
+
+async def test_statements_from_before_their_days_were_kept_stay_without(empty: str) -> None:
+    usage = StatedUsage(25, (3, 0))
+    invoice = Invoice(
+        "inv_1", "acct_1", "INV-1-00001", 1, InvoiceKind.USAGE_STATEMENT, InvoiceState.PAID, "sub_1", 1, 2, "", "Ada",
+        "ada@example.org", (), 1, 0, usage,
+    )  # fmt: skip
+    await go(empty)
+    database = await open_database(empty)
+    await database.transact(lambda t: t.invoices.insert(invoice))
+    assert await database.transact(lambda t: t.invoices.get("acct_1", "inv_1")) == invoice
+    await database.close()
+
+    await go(empty, "0005", allow_loss=True)
+    await go(empty)
+    with pytest.raises(DBAPIError, match="immutable"), connection_to(empty) as connection:
+        connection.execute(text("UPDATE invoices SET usage = 'x'"))
+    database = await open_database(empty)
+    assert await database.transact(lambda t: t.invoices.get("acct_1", "inv_1")) == replace(invoice, usage=None)
+    await database.close()
 
 
 async def test_a_second_time_changes_nothing(empty: str, capsys: pytest.CaptureFixture[str]) -> None:

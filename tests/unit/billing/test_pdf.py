@@ -8,6 +8,7 @@ from io import BytesIO
 import pytest
 from pypdf import PdfReader
 
+from services.billing.adapters.pdf.chart import axis_top
 from services.billing.adapters.pdf.fonts import Typesetter
 from services.billing.adapters.pdf.layout import money
 from services.billing.adapters.pdf.printer import PdfPrinter
@@ -19,6 +20,7 @@ from services.billing.domain.invoices import (
     InvoiceLine,
     InvoiceLineKind,
     InvoiceState,
+    StatedUsage,
 )
 from tests.support.clock import us
 
@@ -41,6 +43,11 @@ INVOICE = Invoice(
 NOTE = CreditNote(
     "cn_1", "acct_1", "inv_1", "CN-1-00001", 1, (CreditNoteLine(1, 12_345_678, "An outage"),), 5_000_000, "An outage",
     us(2026, 1, 20),
+)  # fmt: skip
+
+STATEMENT = replace(
+    INVOICE, kind=InvoiceKind.USAGE_STATEMENT, state=InvoiceState.PAID, due_us=0,
+    usage=StatedUsage(1_000, tuple(day % 7 * 9 for day in range(31))),
 )  # fmt: skip
 
 
@@ -111,11 +118,51 @@ def test_a_figure_of_any_length_stands_on_one_line(printer: PdfPrinter) -> None:
 
 
 def test_a_statement_calls_itself_one_and_claims_no_payment(printer: PdfPrinter) -> None:
-    statement = replace(INVOICE, kind=InvoiceKind.USAGE_STATEMENT, state=InvoiceState.PAID, due_us=0)
-    content = printer.print(statement, (), None)
+    content = printer.print(STATEMENT, (), None)
     assert "Usage statement INV-1-00001" in text_of(content)
     assert "Status" not in text_of(content)
     assert PdfReader(BytesIO(content)).metadata.title == "Usage statement INV-1-00001"  # type: ignore[union-attr]
+
+
+def operators_of(content: bytes, operator: bytes) -> int:
+    """How many times a page draws so."""
+    (page,) = PdfReader(BytesIO(content)).pages
+    return page.get_contents().get_data().split().count(operator)  # type: ignore[union-attr]
+
+
+def test_a_statement_shows_its_sessions_by_day(printer: PdfPrinter) -> None:
+    content = printer.print(STATEMENT, (), None)
+    printed = text_of(content)
+    for piece in ("Sessions by day", "783 of 1,000 sessions used", "limit 1,000", "1,200", "300", "1 Jan", "29 Jan"):
+        assert piece in printed, piece
+    assert PdfPrinter("FlowStack Inc. | 1 Session Street").print(STATEMENT, (), None) == content
+    # A column and a piece of the line for each day; as vectors, not as an image.
+    without = printer.print(replace(STATEMENT, usage=None), (), None)
+    assert operators_of(content, b"re") - operators_of(without, b"re") == 31
+    assert operators_of(content, b"l") - operators_of(without, b"l") >= 31
+    assert list(PdfReader(BytesIO(content)).pages[0].images) == []
+
+
+def test_what_has_no_usage_to_show_has_no_picture(printer: PdfPrinter) -> None:
+    for content in (
+        printer.print(INVOICE, (NOTE,), None),
+        printer.print(STATEMENT, (NOTE,), NOTE),
+        printer.print(replace(STATEMENT, usage=None), (), None),
+    ):
+        assert "Sessions by day" not in text_of(content)
+        assert "limit" not in text_of(content)
+
+
+@pytest.mark.parametrize("usage", [StatedUsage(0, (3,)), StatedUsage(25, (0,) * 32), StatedUsage(5, (2**31 - 1, 7))])
+def test_any_usage_is_drawn(printer: PdfPrinter, usage: StatedUsage) -> None:
+    assert f"limit {usage.session_limit}" in text_of(printer.print(replace(STATEMENT, usage=usage), (), None))
+
+
+@pytest.mark.parametrize(
+    ("most", "top"), [(0, 4), (1, 4), (9, 12), (25, 32), (200, 240), (1_000, 1_200), (5_000, 6_000), (25_000, 32_000)]
+)
+def test_an_axis_ends_above_in_round_quarters(most: int, top: int) -> None:
+    assert axis_top(most) == top
 
 
 def test_a_reason_that_is_a_sentence_ends_once(printer: PdfPrinter) -> None:

@@ -17,13 +17,15 @@ from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import SimpleDocTemplate
 
 from services.billing.adapters.pdf.fonts import Face, Typesetter
-from services.billing.adapters.pdf.layout import FOOTER_COLOR, Text, credit_note_story, invoice_story, title_of
+from services.billing.adapters.pdf.layout import credit_note_story, invoice_story, title_of
+from services.billing.adapters.pdf.style import SOFT, Text
 from services.billing.domain.invoices import CreditNote, Invoice
 
 MARGIN: Final = 20 * mm
 FRAME_PADDING: Final = 6
 """What reportlab leaves free inside of the margins, in points."""
 FOOTER_SIZE: Final = 7.5
+FOOTER_Y: Final = MARGIN - 4 * mm
 
 _printing: Final = Lock()
 """reportlab keeps its fonts in the module: one document at a time."""
@@ -110,16 +112,11 @@ class _NumberedCanvas(Canvas):  # type: ignore[misc]  # reportlab has no types
         """Draws the footers and writes the document."""
         for number, page in enumerate(self._pages, 1):
             self.__dict__.update(page)
-            self.setFillColor(FOOTER_COLOR)
+            self.setFillColor(SOFT)
             width, _ = A4
-            self._draw(MARGIN, self._footer)
+            self._text.draw(self, MARGIN, FOOTER_Y, self._footer, FOOTER_SIZE)
             page_of = f"Page {number} of {len(self._pages)}"
-            self._draw(width - MARGIN - self._text.width(page_of, FOOTER_SIZE), page_of)
+            x = width - MARGIN - self._text.width(page_of, FOOTER_SIZE)
+            self._text.draw(self, x, FOOTER_Y, page_of, FOOTER_SIZE)
             super().showPage()
         super().save()
-
-    def _draw(self, x: float, text: str) -> None:
-        for face, run in self._text.runs(text):
-            self.setFont(face.name, FOOTER_SIZE)
-            self.drawString(x, MARGIN - 4 * mm, run)
-            x += self.stringWidth(run, face.name, FOOTER_SIZE)

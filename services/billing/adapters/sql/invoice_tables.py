@@ -40,7 +40,7 @@ INVOICES: Final = Table(
     *bigs("total_micro", "issue_us", "due_us", "credited_micro", "paid_micro", "pay_us"),
     *texts("payment_reference", "payment_url"),
     *bigs("void_us"),
-    *texts("void_reason"),
+    *texts("void_reason", "usage"),
     # Without gaps, because the account is locked while a number is allotted.
     Index("invoices_by_number", "account_id", "sequence_number", unique=True),
     # A fee is invoiced once, whoever comes to think that it is due.

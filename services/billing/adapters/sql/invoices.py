@@ -19,6 +19,7 @@ from services.billing.domain.invoices import (
     InvoiceLine,
     InvoiceState,
     SessionCounts,
+    StatedUsage,
 )
 from services.billing.domain.ledger import CredentialMode, EventType
 from services.billing.domain.paging import Position
@@ -210,6 +211,7 @@ def _to_row(invoice: Invoice) -> dict[str, Any]:
         "payment_url": invoice.payment_url,
         "void_us": invoice.void_us,
         "void_reason": invoice.void_reason,
+        "usage": msgspec.json.encode(invoice.usage).decode() if invoice.usage else "",
     }
 
 
@@ -230,6 +232,7 @@ def _from_row(row: Any) -> Invoice:
         msgspec.json.decode(row.lines, type=tuple[InvoiceLine, ...]),
         row.issue_us,
         row.due_us,
+        msgspec.json.decode(row.usage, type=StatedUsage) if row.usage else None,
         row.credited_micro,
         row.paid_micro,
         row.pay_us,

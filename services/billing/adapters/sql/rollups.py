@@ -51,6 +51,14 @@ class SqlRollups:
         query = select(_sum(columns.committed)).where(columns.account_id == account_id, columns.hour_us >= hour_us)
         return int((await self._connection.execute(query)).scalar_one())
 
+    async def committed_by_day(self, account_id: str, period_start_us: int) -> Mapping[int, int]:
+        """Counted sessions of a period by the start of their day."""
+        by_day: dict[int, int] = {}
+        for row in await self.read(RollupFilter(account_id, period_start_us=period_start_us), ("day",)):
+            day_us = int(row.group[0])
+            by_day[day_us] = by_day.get(day_us, 0) + row.sums.committed
+        return by_day
+
     async def read(self, wanted: RollupFilter, groups: Sequence[Group]) -> Sequence[RollupRow]:
         """Sums by groups and credential mode."""
         if wanted == RollupFilter(wanted.account_id, period_start_us=wanted.period_start_us) and not groups:

@@ -127,7 +127,8 @@ class InvoiceServiceServicer:
 
     def DownloadInvoice(self, request, context):
         """Streams an invoice or one of its credit notes as PDF: the document's description first, then its bytes.
-        The same bytes every time while the invoice's state is the same. Customer for its own account, admin.
+        The same bytes every time while the invoice's state is the same. A usage statement shows its sessions by day
+        against the limit. Customer for its own account, admin.
 
         Errors: NOT_FOUND / INVOICE_NOT_FOUND, CREDIT_NOTE_NOT_FOUND.
         """

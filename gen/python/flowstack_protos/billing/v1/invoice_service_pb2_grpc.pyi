@@ -61,7 +61,8 @@ class InvoiceServiceStub:
     """
     DownloadInvoice: _grpc.UnaryStreamMultiCallable[_invoice_service_pb2.DownloadInvoiceRequest, _invoice_service_pb2.DownloadInvoiceResponse]
     """Streams an invoice or one of its credit notes as PDF: the document's description first, then its bytes.
-    The same bytes every time while the invoice's state is the same. Customer for its own account, admin.
+    The same bytes every time while the invoice's state is the same. A usage statement shows its sessions by day
+    against the limit. Customer for its own account, admin.
 
     Errors: NOT_FOUND / INVOICE_NOT_FOUND, CREDIT_NOTE_NOT_FOUND.
     """
@@ -122,7 +123,8 @@ class InvoiceServiceAsyncStub(InvoiceServiceStub):
     """
     DownloadInvoice: _aio.UnaryStreamMultiCallable[_invoice_service_pb2.DownloadInvoiceRequest, _invoice_service_pb2.DownloadInvoiceResponse]  # type: ignore[assignment]
     """Streams an invoice or one of its credit notes as PDF: the document's description first, then its bytes.
-    The same bytes every time while the invoice's state is the same. Customer for its own account, admin.
+    The same bytes every time while the invoice's state is the same. A usage statement shows its sessions by day
+    against the limit. Customer for its own account, admin.
 
     Errors: NOT_FOUND / INVOICE_NOT_FOUND, CREDIT_NOTE_NOT_FOUND.
     """
@@ -204,7 +206,8 @@ class InvoiceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_invoice_service_pb2.DownloadInvoiceResponse], _abc.AsyncIterator[_invoice_service_pb2.DownloadInvoiceResponse]]:
         """Streams an invoice or one of its credit notes as PDF: the document's description first, then its bytes.
-        The same bytes every time while the invoice's state is the same. Customer for its own account, admin.
+        The same bytes every time while the invoice's state is the same. A usage statement shows its sessions by day
+        against the limit. Customer for its own account, admin.
 
         Errors: NOT_FOUND / INVOICE_NOT_FOUND, CREDIT_NOTE_NOT_FOUND.
         """

@@ -92,7 +92,9 @@ class _ForecastMethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Foreca
     FORECAST_METHOD_UNSPECIFIED: _ForecastMethod.ValueType  # 0
     """Not set. Never answered."""
     FORECAST_METHOD_SO_FAR: _ForecastMethod.ValueType  # 1
-    """Too little history: the projection is what was used so far, the range is wide."""
+    """Less than a day of history: the projection is what was used so far, and so is the low end of the range. Its
+    high end takes every day to come for 1.6 times a day of what was seen and, for the rest of it, the limit's pace.
+    """
     FORECAST_METHOD_DAILY_MEAN: _ForecastMethod.ValueType  # 2
     """The period's mean per day goes on."""
     FORECAST_METHOD_WEEKDAY_MEAN: _ForecastMethod.ValueType  # 3
@@ -104,7 +106,9 @@ class ForecastMethod(_ForecastMethod, metaclass=_ForecastMethodEnumTypeWrapper):
 FORECAST_METHOD_UNSPECIFIED: ForecastMethod.ValueType  # 0
 """Not set. Never answered."""
 FORECAST_METHOD_SO_FAR: ForecastMethod.ValueType  # 1
-"""Too little history: the projection is what was used so far, the range is wide."""
+"""Less than a day of history: the projection is what was used so far, and so is the low end of the range. Its
+high end takes every day to come for 1.6 times a day of what was seen and, for the rest of it, the limit's pace.
+"""
 FORECAST_METHOD_DAILY_MEAN: ForecastMethod.ValueType  # 2
 """The period's mean per day goes on."""
 FORECAST_METHOD_WEEKDAY_MEAN: ForecastMethod.ValueType  # 3
@@ -866,7 +870,11 @@ Global___ForecastPoint: _TypeAlias = ForecastPoint  # noqa: Y015
 
 @_typing.final
 class Forecast(_message.Message):
-    """A projection to the period's end. It says what would be asked for: it is not capped at the limit."""
+    """A projection to the period's end. It says what would be asked for: it is not capped at the limit.
+
+    The range rests on how days deviated from the projection's rates and on a clear rise or fall. Before a week is
+    over, which shows neither weekdays nor that, it also takes in a fall of 7 % a day and a somewhat richer week.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
