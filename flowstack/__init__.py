@@ -58,6 +58,7 @@ from flowstack._values import (
     ToolReturned,
     Usage,
 )
+from flowstack._watch import AsyncWatch, Watch
 
 __all__ = [
     "AccountSuspendedError",
@@ -65,6 +66,7 @@ __all__ = [
     "AlreadyExistsError",
     "AsyncAgent",
     "AsyncStream",
+    "AsyncWatch",
     "AttemptFailed",
     "AuthenticationError",
     "BudgetExceededError",
@@ -107,4 +109,5 @@ __all__ = [
     "ToolReturned",
     "UnavailableError",
     "Usage",
+    "Watch",
 ]
