@@ -43,6 +43,7 @@ from flowstack._errors import (
     TimeLimitError,
     ToolDefinitionError,
     UnavailableError,
+    UntrustedServerError,
 )
 from flowstack._values import (
     AttemptFailed,
@@ -108,6 +109,7 @@ __all__ = [
     "ToolDefinitionError",
     "ToolReturned",
     "UnavailableError",
+    "UntrustedServerError",
     "Usage",
     "Watch",
 ]

@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 import grpc
 
 from flowstack._connection import CALL_SECONDS, AsyncChannels, Channels, Connection
-from flowstack._errors import FlowStackError, UnavailableError
+from flowstack._errors import FlowStackError, UnavailableError, UntrustedServerError
 from flowstack._methods import BidiStream, Method, ServerStream, Unary
 from flowstack._status import error_from_rpc
 from flowstack._watch import AsyncWatch, Watch
@@ -49,7 +49,8 @@ Steps = Generator[Call, Any, T]
 
 def may_retry(error: FlowStackError, *, safe: bool, retries: int) -> bool:
     """True where a repeat may help and cannot do harm: only what is unavailable is tried again."""
-    return safe and retries < RETRIES_MAX and isinstance(error, UnavailableError)
+    may_help = isinstance(error, UnavailableError) and not isinstance(error, UntrustedServerError)
+    return safe and retries < RETRIES_MAX and may_help
 
 
 def backoff_s(retries: int) -> float:

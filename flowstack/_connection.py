@@ -112,7 +112,7 @@ class Channels:
             ConfigurationError: closed already.
         """
         # A channel does not survive a fork: a child process gets channels of its own.
-        key = ("sync", os.getpid(), endpoint.target, endpoint.tls)
+        key = ("sync", os.getpid(), endpoint.target, endpoint.tls, endpoint.authority)
         channel = self._held.get(key)
         if channel is None or self._closed:
             with self._lock:
@@ -150,7 +150,7 @@ class AsyncChannels:
         """
         if self._closed:
             raise ConfigurationError("The agent is closed. Make another one.")
-        key = ("aio", asyncio.get_running_loop(), endpoint.target, endpoint.tls)
+        key = ("aio", asyncio.get_running_loop(), endpoint.target, endpoint.tls, endpoint.authority)
         if key not in self._held:
             self._held[key] = _shared.acquire(key, lambda: _open(grpc.aio, endpoint))
         return self._held[key]
@@ -167,5 +167,6 @@ class AsyncChannels:
 
 def _open(library: Any, endpoint: Endpoint) -> Any:
     if endpoint.tls:
-        return library.secure_channel(endpoint.target, grpc.ssl_channel_credentials(), options=_OPTIONS)
+        credentials = grpc.ssl_channel_credentials(endpoint.authority)
+        return library.secure_channel(endpoint.target, credentials, options=_OPTIONS)
     return library.insecure_channel(endpoint.target, options=_OPTIONS)
