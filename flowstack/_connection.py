@@ -59,7 +59,8 @@ def connection_from(
     key = api_key or environment.get(KEY_SETTING, "")
     if not key:
         raise ConfigurationError(
-            f"There is no API key. Give api_key=, or set {KEY_SETTING}; `flowstack keys create` makes one."
+            f"There is no API key. Give api_key=, or set {KEY_SETTING}. The operator makes the first one with "
+            "`flowstack admin accounts create --key`, and it makes others with `flowstack keys create`."
         )
     if not isinstance(key, str) or not _KEY.fullmatch(key):
         raise ConfigurationError(
