@@ -100,11 +100,15 @@ class Receiver:
         """Its address."""
         return f"http://{host}:{self.port}{path}"
 
-    async def until(self, count: int) -> list[Received]:
-        """Waits until that many requests have come in."""
+    async def until(self, count: int, path: str | None = None) -> list[Received]:
+        """Waits until that many requests have come in, at a path where one is named."""
+
+        def those() -> list[Received]:
+            return [one for one in self.received if path in (None, one.path)]
+
         async with self._changed:
-            await self._changed.wait_for(lambda: len(self.received) >= count)
-        return self.received
+            await self._changed.wait_for(lambda: len(those()) >= count)
+        return those()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
