@@ -26,3 +26,9 @@ def free(target: Target) -> Customer:
 def hobbyist(target: Target) -> Customer:
     """An account on the plan hobbyist: 200 sessions, 50 at once."""
     return target.open_account("hobbyist")
+
+
+@pytest.fixture
+def professional(target: Target) -> Customer:
+    """An account on the plan professional: 5,000 sessions, advanced analytics."""
+    return target.open_account("professional")
