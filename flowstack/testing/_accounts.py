@@ -133,7 +133,7 @@ class Accounts:
             action, before, expire_us = action_of(call), facts_of_key(old), request.expire_time.ToMicroseconds()
             overlap_us = request.overlap.ToMicroseconds() if request.HasField("overlap") else OVERLAP_US
             new = self._world.add_key(account, old.display_name, expire_us, old.api_key_id, action)
-            end_us = now_us + overlap_us
+            end_us = new.create_us + overlap_us
             old.expire_us = min(old.expire_us, end_us) if old.expire_us else end_us
             old.rotated_to = new.api_key_id
             self._note(account, old, before, action, now_us)
