@@ -6,7 +6,7 @@ from typing import Final
 
 from flowstack_protos.billing.v1 import account_service_pb2 as pb
 
-from flowstack.testing._audit import NOTHING, Action, Facts, action_of
+from flowstack.testing._audit import NOTHING, action_of
 from flowstack.testing._billing import subscription_to_proto
 from flowstack.testing._calls import Call, page_of
 from flowstack.testing._changes import end_now
@@ -105,7 +105,8 @@ class Accounts:
             account, expire_us = self._world.account(call.account_id), request.expire_time.ToMicroseconds()
             account.refuse_deleted()
             self._refuse_too_many(account)
-            key = self._world.add_key(account, request.display_name, expire_us, action=action_of(call))
+            key = self._world.add_key(account, request.display_name, expire_us)
+            account.note_key(key, NOTHING, action_of(call), self._world.clock.now_us())
             return pb.CreateApiKeyResponse(api_key=key.to_proto(self._world.clock.now_us()), secret=key.secret)
 
     def list_api_keys(self, call: Call, request: pb.ListApiKeysRequest) -> pb.ListApiKeysResponse:
@@ -132,11 +133,12 @@ class Accounts:
                 )
             action, before, expire_us = action_of(call), facts_of_key(old), request.expire_time.ToMicroseconds()
             overlap_us = request.overlap.ToMicroseconds() if request.HasField("overlap") else OVERLAP_US
-            new = self._world.add_key(account, old.display_name, expire_us, old.api_key_id, action)
+            new = self._world.add_key(account, old.display_name, expire_us)
             end_us = new.create_us + overlap_us
             old.expire_us = min(old.expire_us, end_us) if old.expire_us else end_us
-            old.rotated_to = new.api_key_id
-            self._note(account, old, before, action, now_us)
+            old.rotated_to, new.rotated_from = new.api_key_id, old.api_key_id
+            account.note_key(old, before, action, now_us)
+            account.note_key(new, NOTHING, action, now_us)
             return pb.RotateApiKeyResponse(
                 api_key=new.to_proto(now_us), secret=new.secret, previous_api_key=old.to_proto(now_us)
             )
@@ -149,7 +151,7 @@ class Accounts:
             key = self._key(account, request.api_key_id)
             before = facts_of_key(key)
             key.revoke_us = key.revoke_us or now_us
-            self._note(account, key, before, action_of(call), now_us)
+            account.note_key(key, before, action_of(call), now_us)
             return pb.RevokeApiKeyResponse(api_key=key.to_proto(now_us))
 
     def _key(self, account: Account, api_key_id: str) -> ApiKey:
@@ -157,9 +159,6 @@ class Accounts:
             if key.api_key_id == api_key_id:
                 return key
         raise FakeError("API_KEY_NOT_FOUND", "The account has no such API key. ListApiKeys shows those that it has.")
-
-    def _note(self, account: Account, key: ApiKey, before: Facts, action: Action, now_us: int) -> None:
-        account.log.note(action, account.account_id, "api_key", key.api_key_id, before, facts_of_key(key), now_us)
 
     def _refuse_too_many(self, account: Account) -> None:
         now_us, active = self._world.clock.now_us(), (pb.API_KEY_STATE_ACTIVE, pb.API_KEY_STATE_ROTATING)

@@ -10,9 +10,10 @@ from flowstack_protos.billing.v1 import account_service_pb2 as accounts
 from flowstack_protos.billing.v1 import alert_service_pb2 as alerts
 from flowstack_protos.billing.v1 import budget_pb2, invoice_pb2
 
-from flowstack.testing._audit import AuditLog
+from flowstack.testing._audit import Action, AuditLog, Facts
 from flowstack.testing._documents import Documents
 from flowstack.testing._errors import FakeError
+from flowstack.testing._facts import facts_of_key
 from flowstack.testing._invoices import PAYMENT_GRACE_US, charged_micro, oldest_due_us
 from flowstack.testing._plans import micro_of, money
 from flowstack.testing._quota import Grant, SessionBook
@@ -147,6 +148,10 @@ class Account:
             raise FakeError(
                 "ACCOUNT_DELETED", "The account is deleted and cannot be changed any more. Create another account."
             )
+
+    def note_key(self, key: ApiKey, before: Facts, action: Action, now_us: int) -> None:
+        """Audits that one of the account's keys is another than before."""
+        self.log.note(action, self.account_id, "api_key", key.api_key_id, before, facts_of_key(key), now_us)
 
     def grace_end_us(self) -> int:
         """When the grace of the invoice that is due first ends; 0 where none is open."""

@@ -16,7 +16,7 @@ from flowstack_protos.type.v1 import type_pb2 as types
 from flowstack.testing._audit import NOTHING, Action, AuditLog
 from flowstack.testing._endings import Cause
 from flowstack.testing._errors import FakeError, invalid_field
-from flowstack.testing._facts import facts_of_account, facts_of_key, facts_of_subscription
+from flowstack.testing._facts import facts_of_account, facts_of_subscription
 from flowstack.testing._ids import new_id, new_secret, new_session_id
 from flowstack.testing._plans import Plan, plan_for_sale
 from flowstack.testing._quota import Session, SessionBook
@@ -108,17 +108,12 @@ class World:
         """
         with self.lock:
             account = self.open_account(plan_for_sale(plan_id), "A test's account", "test@example.com")
-            return account, self.add_key(account, "test").secret
+            key = self.add_key(account, "test")
+            account.note_key(key, NOTHING, _SET_UP, self.clock.now_us())
+            return account, key.secret
 
-    def add_key(
-        self,
-        account: Account,
-        display_name: str,
-        expire_us: int = 0,
-        rotated_from: str = "",
-        action: Action = _SET_UP,
-    ) -> ApiKey:
-        """Gives an account another key.
+    def add_key(self, account: Account, display_name: str, expire_us: int = 0) -> ApiKey:
+        """Gives an account another key. It is for the caller to audit that.
 
         Raises:
             FakeError: INVALID_REQUEST: it would have expired already.
@@ -127,11 +122,8 @@ class World:
         if expire_us and expire_us <= now_us:
             raise invalid_field("expire_time", "must be in the future")
         key = ApiKey(new_id("key_"), account.account_id, display_name, new_secret(), now_us, expire_us)
-        key.rotated_from = rotated_from
         account.keys.append(key)
         self.keys[key.secret] = key
-        facts = facts_of_key(key)
-        self.log.note(action, account.account_id, "api_key", key.api_key_id, NOTHING, facts, now_us)
         return key
 
     def account(self, account_id: str) -> Account:
