@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from typing import Final, NamedTuple
 
 from services.billing.domain.alerts import AlertKind
@@ -22,6 +23,10 @@ ALERTS_AT_ONCE: Final = 100
 """How many alerts a stream reads from the store at a time."""
 
 
+Wait = Callable[[asyncio.Event, float], Awaitable[bool]]
+"""Waits for an event, or for so many seconds; True where the event came."""
+
+
 class WatchedAlert(NamedTuple):
     """What a stream of alerts says: an alert, or a sign of life."""
 
@@ -32,8 +37,9 @@ class WatchedAlert(NamedTuple):
 class AlertWatchService:
     """Streams of alerts."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, wait: Wait = waited) -> None:
         self._context = context
+        self._wait = wait
 
     async def watch(
         self, account_id: str, kinds: Collection[AlertKind], resume_token: str
@@ -66,7 +72,8 @@ class AlertWatchService:
                 if clock.monotonic_s() - spoken_s >= LIFE_SIGN_S:
                     yield WatchedAlert(None, self._token(account_id, seen))
                     spoken_s = clock.monotonic_s()
-                await waited(changed, RECHECK_S if self._context.store.shared else LIFE_SIGN_S)
+                quiet_s = max(0.0, spoken_s + LIFE_SIGN_S - clock.monotonic_s())
+                await self._wait(changed, min(RECHECK_S, quiet_s) if self._context.store.shared else quiet_s)
         finally:
             signals.unwatch(account_id, changed)
 

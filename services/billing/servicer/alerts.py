@@ -37,12 +37,15 @@ class AlertServicer(AlertServiceServicer):
         watching: AlertWatchService,
         webhooks: WebhookService,
         clock: Clock,
+        *,
+        write_timeout_s: float = WRITE_TIMEOUT_S,
     ) -> None:
         self._settings = settings
         self._alerts = alerts
         self._watching = watching
         self._webhooks = webhooks
         self._clock = clock
+        self._write_timeout_s = write_timeout_s
 
     async def GetAlertSettings(
         self, request: pb.GetAlertSettingsRequest, context: Context[Any, Any]
@@ -76,7 +79,7 @@ class AlertServicer(AlertServiceServicer):
         async with aclosing(self._watching.watch(account_id, kinds, request.resume_token)) as stream:  # type: ignore[type-var]
             async for watched in stream:
                 try:
-                    async with asyncio.timeout(WRITE_TIMEOUT_S):
+                    async with asyncio.timeout(self._write_timeout_s):
                         await context.write(convert.watched_to_proto(watched))
                 except TimeoutError:
                     raise FlowStackError(
