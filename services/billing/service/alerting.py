@@ -69,7 +69,8 @@ class Alerting:
         that it is done by another replica where this one ends.
         """
         stored = await transaction.entitlements.find(account_id)
-        if stored is not None and stored.block is None:
+        # A block of the period before stands there until the account is renewed, and refuses nothing any more.
+        if stored is not None and (stored.block is None or 0 < stored.block.until_us <= now_us):
             await transaction.due_accounts.put(account_id, now_us)
             transaction.after_commit(lambda: self._context.signals.urgent.put_nowait(account_id))
 

@@ -42,6 +42,9 @@ class Booking:
         if inserted.entries:
             for consequence in self._consequences:
                 await consequence(transaction, inserted.entries, now_us)
+            if usage := self._context.signals.usage:
+                changed = {entry.account_id for entry in inserted.entries}
+                transaction.after_commit(lambda: usage.changed(changed))
         return inserted
 
     async def book_strays(self) -> int:

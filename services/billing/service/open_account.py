@@ -277,6 +277,7 @@ class OpenAccount:
         if _is_to_be_purged(account):
             moments.append(account.purge_us)
         await self.transaction.due_accounts.put(account.account_id, min(moments))
+        self.transaction.after_commit(lambda: self.context.signals.usage.changed([account.account_id]))
 
     async def _look_at_alerts(self) -> BudgetStanding | None:
         """Fires what is due by now; answers how the budget stands."""

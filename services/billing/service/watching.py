@@ -14,7 +14,11 @@ from services.shared.background import waited
 from services.shared.errors import FlowStackError, Reason
 
 LEDGER_FOLLOWS_S: Final = 2.0
-"""So long after a change usage is read once more: the ledger, with the money, follows quota within a second."""
+"""So long after a change usage is read once more: the ledger, with the money, follows quota within a second, and it may
+be another replica that books it."""
+
+RECHECK_S: Final = 30.0
+"""As often usage is read where nothing seems to change: days end, and other replicas change plans and budgets."""
 
 
 class _Feed:
@@ -64,19 +68,24 @@ class _Newest:
 
     def __init__(self) -> None:
         self.changed = asyncio.Event()
+        """There is a reading that was not taken yet, or something here has changed beside it."""
+        self.first = asyncio.Event()
         self._reading: QuotaReading | None = None
+        self._is_new = False
 
     def put(self, reading: QuotaReading) -> None:
         """Says how quota counts."""
-        self._reading = reading
+        self._reading, self._is_new = reading, True
+        self.first.set()
         self.changed.set()
 
-    async def take(self) -> QuotaReading:
-        """The newest reading that was not taken yet; waits for it."""
-        await self.changed.wait()
-        self.changed.clear()
+    async def take(self) -> tuple[QuotaReading, bool]:
+        """The newest reading, and whether it was taken for the first time; waits for the very first one."""
+        await self.first.wait()
         assert self._reading is not None
-        return self._reading
+        is_new, self._is_new = self._is_new, False
+        self.changed.clear()
+        return self._reading, is_new
 
 
 class UsageWatchService:
@@ -142,14 +151,16 @@ class UsageWatchService:
         raise FlowStackError(Reason.QUOTA_UNAVAILABLE, "Quota ended the watch. Watch again.")
 
     async def _publish(self, account_id: str, feed: _Feed, newest: _Newest) -> None:
-        quota, settled = await newest.take(), False
-        while True:
-            usage = await self._usage.usage_at(account_id, quota)
-            if not settled or usage != feed.usage:
-                feed.publish(usage)
-            settled = not settled and not await waited(newest.changed, LEDGER_FOLLOWS_S)
-            if not settled:
-                quota = await newest.take()
+        ledger_follows = False
+        with self._context.signals.usage.watched(account_id, newest.changed):
+            while True:
+                quota, is_new = await newest.take()
+                usage = await self._usage.usage_at(account_id, quota)
+                if is_new or usage != feed.usage:
+                    feed.publish(usage)
+                ledger_follows = ledger_follows or is_new
+                if not await waited(newest.changed, LEDGER_FOLLOWS_S if ledger_follows else RECHECK_S):
+                    ledger_follows = False
 
 
 def _shutting_down() -> FlowStackError:

@@ -231,6 +231,13 @@ async def test_settings_that_make_no_sense(
     assert all(next(iter(values)) in v.field or v.field == "alert_settings" for v in error.violations)
 
 
+@pytest.mark.parametrize("path", ["budget.action", "sinks.kinds", "thresholds.x", "etag", "update_mask", ""])
+async def test_parts_of_settings_cannot_be_changed(service: BillingUnderTest, customer: Customer, path: str) -> None:
+    request = pb.UpdateAlertSettingsRequest(alert_settings=pb.AlertSettings(), update_mask=FieldMask(paths=[path]))
+    _, error = await failure_of(service.alerts.UpdateAlertSettings(request, metadata=customer.metadata))
+    assert {violation.field for violation in error.violations} == {"update_mask"}
+
+
 async def test_an_unknown_sink_and_another_account(service: BillingUnderTest, customer: Customer) -> None:
     assert await reason_of(update(service, customer, sinks=[pb.AlertSink(webhook_id="wh_1")])) == "WEBHOOK_NOT_FOUND"
     other = await service.new_customer()

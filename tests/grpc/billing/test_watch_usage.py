@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import grpc
+from flowstack_protos.billing.v1 import alert_service_pb2 as alert_pb
+from flowstack_protos.billing.v1 import budget_pb2
+from flowstack_protos.billing.v1 import invoice_service_pb2 as invoice_pb
 from flowstack_protos.billing.v1 import usage_service_pb2 as pb
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.type.money_pb2 import Money
 
 from services.billing.__main__ import running
 from services.billing.config import BillingSettings
@@ -49,6 +55,40 @@ async def test_many_watchers_share_one_watch_at_quota(
     await until_used(again, 1)
     assert quota.watches == 2
     again.cancel()
+
+
+async def until(call: Any, is_so: Callable[[pb.Usage], bool]) -> pb.Usage:
+    """Reads until usage is as it is to be."""
+    async with asyncio.timeout(20):
+        while True:
+            usage: pb.Usage = (await call.read()).usage
+            if is_so(usage):
+                return usage
+
+
+async def test_what_quota_does_not_see_is_pushed_too(service: BillingUnderTest, customer: Customer) -> None:
+    call = service.usage.WatchUsage(pb.WatchUsageRequest(), metadata=customer.metadata)
+    before = await until_used(call, 0)
+    assert not before.HasField("budget")
+    money = Money(currency_code="USD", units=500)
+    budget = budget_pb2.Budget(max_monthly_cost=money, action=budget_pb2.BUDGET_ACTION_WARN)
+    request = alert_pb.UpdateAlertSettingsRequest(
+        alert_settings=alert_pb.AlertSettings(budget=budget), update_mask=FieldMask(paths=["budget"])
+    )
+    await service.alerts.UpdateAlertSettings(request, metadata=customer.metadata)
+    after = await until(call, lambda usage: usage.HasField("budget"))
+    assert after.budget.budget.max_monthly_cost == money
+    invoices = await service.invoices.ListInvoices(invoice_pb.ListInvoicesRequest(), metadata=customer.metadata)
+    credit = invoice_pb.CreateCreditNoteRequest(
+        account_id=customer.account_id,
+        invoice_id=invoices.invoices[0].invoice_id,
+        lines=[invoice_pb.CreditNoteLineInput(line_number=1, amount=Money(currency_code="USD", units=1))],
+        reason="An apology.",
+        request_id="apology",
+    )
+    await service.invoices.CreateCreditNote(credit, metadata=ADMIN)
+    await until(call, lambda usage: usage.current_charges.units == before.current_charges.units - 1)
+    call.cancel()
 
 
 async def test_the_stream_ends_when_quota_goes(
