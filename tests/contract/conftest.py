@@ -8,7 +8,6 @@ import pytest
 
 from tests.contract.target import TARGETS, Customer, Target
 
-
 # The services take seconds to start: one worker runs all the tests of them, so that it is done once.
 _PARAMS = ["fake", pytest.param("services", marks=pytest.mark.xdist_group("contract of the services"))]
 
