@@ -28,6 +28,7 @@ from flowstack.testing._billing import Subscriptions
 from flowstack.testing._calls import Call
 from flowstack.testing._endings import Cause
 from flowstack.testing._errors import FakeError, abort, invalid_field
+from flowstack.testing._estimates import Estimates
 from flowstack.testing._history import UsageHistory
 from flowstack.testing._invoicing import Invoices
 from flowstack.testing._router import Router
@@ -81,7 +82,7 @@ class Server:
             (router_service_pb2, "RouterService", (Router(world, limits),)),
             (account_service_pb2, "AccountService", (Accounts(world),)),
             (subscription_service_pb2, "SubscriptionService", (Subscriptions(world),)),
-            (usage_service_pb2, "UsageService", (UsageReader(world), UsageHistory(world))),
+            (usage_service_pb2, "UsageService", (UsageReader(world), UsageHistory(world), Estimates())),
             (alert_service_pb2, "AlertService", (Alerts(world), Webhooks(world))),
             (invoice_service_pb2, "InvoiceService", (Invoices(world),)),
             (audit_service_pb2, "AuditService", (AuditReader(world),)),

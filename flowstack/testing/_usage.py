@@ -1,4 +1,4 @@
-"""UsageService of the fake: live usage, forecast, cost analysis and estimate. What was is in `_history`.
+"""UsageService of the fake: live usage, forecast and cost analysis. What was is in `_history`.
 
 The fake has no prices of providers: the cost of sessions on the caller's own credentials is unknown, counted as
 unpriced, and never taken for 0.
@@ -15,14 +15,13 @@ from flowstack_protos.type.v1 import type_pb2 as types
 from flowstack.testing._advice import recommendations
 from flowstack.testing._alerts import WATCH_S
 from flowstack.testing._calls import Call
-from flowstack.testing._plans import OFFER, PLANS, micro_of, money
+from flowstack.testing._plans import money
 from flowstack.testing._quota import Session
 from flowstack.testing._records import Account
 from flowstack.testing._time import DAY_US, timestamp
 from flowstack.testing._world import World
 
 NEAR_LIMIT_PERCENT: Final = 80
-TOKENS_PER_SESSION: Final = 7_500
 
 
 class UsageReader:
@@ -111,31 +110,6 @@ class UsageReader:
             recommendations=recommendations(account.subscription.terms, usage, forecast.projected_sessions),
         )
         return pb.AnalyzeCostsResponse(cost_analysis=analysis)
-
-    def estimate_cost(self, _: Call, request: pb.EstimateCostRequest) -> pb.EstimateCostResponse:
-        """What each plan that fits would cost; the provider's part is unknown where it is not included."""
-        response = pb.EstimateCostResponse(
-            tokens_per_session=request.tokens_per_session or TOKENS_PER_SESSION,
-            output_tokens_per_session=request.output_tokens_per_session,
-        )
-        sold = [(plan.plan_id, "", plan.session_limit, plan.price, plan.managed_providers) for plan in PLANS.values()]
-        sold = [one for one in sold if PLANS[one[0]].price_micro is not None]
-        offer = (OFFER.plan_id, OFFER.offer_id, OFFER.session_limit, micro_of(OFFER.price), ("bedrock",))
-        for plan_id, offer_id, limit, price_micro, managed in [*sold, offer]:
-            if limit < request.sessions_per_month:
-                continue
-            estimate = pb.CostEstimate(
-                plan_id=plan_id, offer_id=offer_id, session_limit=limit, platform_fee=money(price_micro)
-            )
-            if request.provider in managed:
-                response.estimates.add().CopyFrom(estimate)
-                one = response.estimates[-1]
-                one.credential_mode = types.CREDENTIAL_MODE_MANAGED
-                one.provider_cost.CopyFrom(money(0))
-                one.total.CopyFrom(money(price_micro))
-            estimate.credential_mode = types.CREDENTIAL_MODE_BYOK
-            response.estimates.add().CopyFrom(estimate)
-        return response
 
     def _usage(self, account: Account) -> pb.Usage:
         now_us = self._world.clock.now_us()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grpc
 from flowstack_protos.billing.v1 import usage_service_pb2 as pb
 from flowstack_protos.type.v1 import type_pb2 as types
 
@@ -53,3 +54,46 @@ def test_a_forecast_begins_with_what_was_used(free: Customer) -> None:
     assert (found.method, found.sessions_limit) == (pb.FORECAST_METHOD_SO_FAR, 25)
     assert found.projected_sessions_low <= found.projected_sessions <= found.projected_sessions_high
     assert found.projected_sessions >= 3
+
+
+def estimate(customer: Customer, **fields: object) -> pb.EstimateCostResponse:
+    """What so many sessions would cost."""
+    return customer.call(customer.target.usage.EstimateCost, pb.EstimateCostRequest(**fields))
+
+
+def test_the_published_comparison_is_estimated(free: Customer) -> None:
+    small = estimate(free, sessions_per_month=1_000, provider="openai", model="gpt-4", price_table="seed-example")
+    large = estimate(
+        free, sessions_per_month=10_000, provider="anthropic", model="claude-3-opus", price_table="seed-example"
+    )
+
+    assert (small.tokens_per_session, small.output_tokens_per_session) == (7_500, 1_875)
+    assert (small.price_table, small.price_table_version) == ("seed-example", "seed-example-1")
+    byok, managed = types.CREDENTIAL_MODE_BYOK, types.CREDENTIAL_MODE_MANAGED
+    assert [(one.plan_id, one.offer_id, one.credential_mode, one.total.units) for one in small.estimates] == [
+        ("starter", "", managed, 50),
+        ("professional", "volume-10k", managed, 99),
+        ("starter", "", byok, 125),
+        ("professional", "volume-10k", byok, 174),
+        ("professional", "", managed, 200),
+        ("professional", "", byok, 275),
+    ]
+    assert [(one.provider_cost.units, one.provider_cost_high.units) for one in large.estimates] == [(0, 0), (300, 800)]
+
+
+def test_what_has_no_price_has_no_total(free: Customer) -> None:
+    found = estimate(
+        free, sessions_per_month=10, provider="openai", model="gpt-none", tokens_per_session=100, price_table="current"
+    )
+    code, info = refusal(
+        lambda: estimate(free, sessions_per_month=10, provider="openai", model="gpt-4", price_table="none")
+    )
+
+    last = found.estimates[-1]
+    assert (last.plan_id, last.credential_mode, last.HasField("total")) == (
+        "professional",
+        types.CREDENTIAL_MODE_BYOK,
+        False,
+    )
+    assert (found.output_tokens_per_session, found.price_table) == (25, "current")
+    assert (code, info.reason) == (grpc.StatusCode.NOT_FOUND, "PRICE_TABLE_NOT_FOUND")

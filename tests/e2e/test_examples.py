@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -15,6 +14,7 @@ import pytest
 import pytest_asyncio
 
 from tests.e2e.terminal import addresses
+from tests.support.blocks import python_blocks
 from tests.support.fault_server import Exchange, FaultServer, fault_server
 from tests.support.receiver import Receiver
 from tests.support.suite import ROOT, Suite, running_suite
@@ -102,11 +102,9 @@ async def test_an_example_says_what_it_promises(playground: Playground, name: st
 
 
 async def test_the_readmes_python_runs_as_it_stands(playground: Playground) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    with_services, with_fake = blocks
+    with_services, _ = python_blocks((ROOT / "README.md").read_text())  # the other is tests/unit/testing's
     assert 'api_key="fs_..."' in with_services
     printed = await run(
         playground, "starter", "-c", with_services.replace('"fs_..."', "__import__('os').environ['FLOWSTACK_API_KEY']")
     )
     assert printed.splitlines() == ["What is 2 + 2?", "999"]
-    assert await run(playground, "starter", "-c", with_fake) == ""

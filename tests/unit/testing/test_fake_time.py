@@ -228,8 +228,8 @@ def test_an_estimate_names_what_fits(world: World) -> None:
 
     assert [(one.plan_id, one.offer_id, one.total.units) for one in managed] == [
         ("starter", "", 50),
-        ("professional", "", 200),
         ("professional", "volume-10k", 99),
+        ("professional", "", 200),
     ]
     assert not any(one.HasField("total") for one in estimates if one not in managed)
 

@@ -1,0 +1,105 @@
+"""What sessions cost, by UsageService of the fake: on each plan and offer that fits, managed beside BYOK.
+
+The only prices that it has are those of the published comparison, the price table `seed-example`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flowstack_protos.billing.v1 import usage_service_pb2 as pb
+from flowstack_protos.type.v1 import type_pb2 as types
+
+from flowstack.testing._calls import Call
+from flowstack.testing._errors import FakeError
+from flowstack.testing._plans import OFFER, PLANS, micro_of, money
+
+TOKENS_DEFAULT: Final = 7_500
+"""Of a session."""
+OUTPUT_SHARE: Final = 4
+"""Outputs are one in so many tokens where nobody says."""
+
+CURRENT: Final = "current"
+SEED_EXAMPLE: Final = "seed-example"
+_VOLUME_SESSIONS: Final = 10_000
+"""From so many sessions a month the comparison speaks of any model, within a range."""
+_VOLUME_MICRO: Final = (4_000_000, 10_666_667)
+"""Micro-dollars a million tokens."""
+_MODELS_MICRO: Final = {"gpt-4": 10_000_000, "gpt-3.5": 2_000_000, "gpt-3.5-turbo": 2_000_000}
+
+_Range = tuple[int, int] | None
+"""The lowest and the highest cost; None where it is not known."""
+
+
+class Estimates:
+    """The method of UsageService that is about no account."""
+
+    def estimate_cost(self, _: Call, request: pb.EstimateCostRequest) -> pb.EstimateCostResponse:
+        """The plans and offers that allow as many sessions, by total, those without a total last."""
+        table = request.price_table or CURRENT
+        if table not in (CURRENT, SEED_EXAMPLE):
+            raise FakeError(
+                "PRICE_TABLE_NOT_FOUND",
+                f"There is no such price table. Leave price_table empty for current prices, or name {SEED_EXAMPLE}.",
+            )
+        tokens = request.tokens_per_session or TOKENS_DEFAULT
+        has_output = request.HasField("output_tokens_per_session")
+        cost = _seed_cost(request, tokens) if table == SEED_EXAMPLE else None
+        found = [
+            _estimate(plan_id, offer_id, limit, fee_micro, mode, (0, 0) if mode == _MANAGED else cost)
+            for plan_id, offer_id, limit, fee_micro, managed in _fees()
+            if limit >= request.sessions_per_month
+            for mode in ((_MANAGED, _BYOK) if managed else (_BYOK,))
+        ]
+        return pb.EstimateCostResponse(
+            estimates=sorted(found, key=_order),
+            tokens_per_session=tokens,
+            output_tokens_per_session=request.output_tokens_per_session if has_output else tokens // OUTPUT_SHARE,
+            price_table=table,
+            price_table_version=f"{SEED_EXAMPLE}-1" if table == SEED_EXAMPLE else "",
+        )
+
+
+_MANAGED: Final = types.CREDENTIAL_MODE_MANAGED
+_BYOK: Final = types.CREDENTIAL_MODE_BYOK
+
+
+def _fees() -> list[tuple[str, str, int, int, bool]]:
+    plans = [plan for plan in PLANS.values() if plan.price_micro is not None]
+    fees = [(plan.plan_id, "", plan.session_limit, plan.price, bool(plan.managed_providers)) for plan in plans]
+    offer = (OFFER.plan_id, OFFER.offer_id, OFFER.session_limit, micro_of(OFFER.price), bool(OFFER.managed_providers))
+    return [*fees, offer]
+
+
+def _seed_cost(request: pb.EstimateCostRequest, tokens: int) -> _Range:
+    if request.sessions_per_month >= _VOLUME_SESSIONS:
+        low, high = _VOLUME_MICRO
+    elif request.provider == "openai" and request.model in _MODELS_MICRO:
+        low = high = _MODELS_MICRO[request.model]
+    else:
+        return None
+    million = 1_000_000
+    total = request.sessions_per_month * tokens
+    return (total * low + million // 2) // million, (total * high + million // 2) // million
+
+
+def _estimate(  # noqa: PLR0917  # an estimate's columns
+    plan_id: str, offer_id: str, limit: int, fee_micro: int, mode: types.CredentialMode.ValueType, cost: _Range
+) -> pb.CostEstimate:
+    return pb.CostEstimate(
+        plan_id=plan_id,
+        offer_id=offer_id,
+        session_limit=limit,
+        credential_mode=mode,
+        platform_fee=money(fee_micro),
+        provider_cost=None if cost is None else money(cost[0]),
+        provider_cost_high=None if cost is None else money(cost[1]),
+        total=None if cost is None else money(fee_micro + cost[0]),
+        total_high=None if cost is None else money(fee_micro + cost[1]),
+    )
+
+
+def _order(estimate: pb.CostEstimate) -> tuple[bool, int, int, str, int]:
+    low = micro_of(estimate.total)
+    has_none = not estimate.HasField("total")
+    return (has_none, low, micro_of(estimate.platform_fee), estimate.offer_id, estimate.credential_mode)
