@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from flowstack_protos.billing.v1 import usage_service_pb2 as pb
 from flowstack_protos.type.v1 import type_pb2
+from google.type.money_pb2 import Money
 
 from tests.support.billing import BillingUnderTest, Customer, reason_of
 from tests.support.clock import DAY_US, HOUR_US, ManualClock
@@ -85,15 +86,52 @@ async def test_a_fresh_account(service: BillingUnderTest, customer: Customer) ->
     assert list(analysis.cost_analysis.items) == []
 
 
-async def test_an_estimate_of_the_published_comparison(service: BillingUnderTest, customer: Customer) -> None:
+def usd(whole: int) -> Money:
+    return Money(currency_code="USD", units=whole)
+
+
+async def published(
+    service: BillingUnderTest, customer: Customer, sessions: int, model: str
+) -> dict[tuple[str, int], pb.CostEstimate]:
+    """Estimates by the price table of the published comparison, by plan or offer and credential mode."""
     request = pb.EstimateCostRequest(
-        sessions_per_month=10_000, provider="openai", model="gpt-4o", price_table="seed-example"
+        sessions_per_month=sessions, provider="openai", model=model, price_table="seed-example"
     )
     found = await service.usage.EstimateCost(request, metadata=customer.metadata)
     assert (found.tokens_per_session, found.output_tokens_per_session) == (7_500, 1_875)
-    managed, byok = found.estimates
-    assert (managed.offer_id, managed.total.units, managed.total_high.units) == ("volume-10k", 99, 99)
-    assert (byok.offer_id, byok.total.units, byok.total_high.units) == ("volume-10k", 399, 899)
+    return {(one.offer_id or one.plan_id, one.credential_mode): one for one in found.estimates}
+
+
+async def test_every_number_of_the_published_comparison(service: BillingUnderTest, customer: Customer) -> None:
+    # "Simple Chatbot (1,000 sessions/month)". Managed: "FlowStack: $50/month, AI Costs: Included, Total: $50/month".
+    chatbot = await published(service, customer, 1_000, "gpt-4")
+    managed = chatbot["starter", MANAGED]
+    assert (managed.platform_fee, managed.provider_cost, managed.total, managed.total_high) == (
+        usd(50), usd(0), usd(50), usd(50))  # fmt: skip
+    # "FlowStack: $0/month (if under 25 sessions) or $50/month, OpenAI GPT-4: ~$75/month, Total: $75-125/month".
+    byok = chatbot["starter", BYOK]
+    assert (byok.platform_fee, byok.provider_cost, byok.provider_cost_high) == (usd(50), usd(75), usd(75))
+    assert (byok.total, byok.total_high) == (usd(125), usd(125))
+    # The page's $75 are the provider's part without a fee: nobody gets 1,000 sessions for $0, because the free plan
+    # ends at 25, where the provider's part is a fortieth of that.
+    assert not any(name == "free" for name, _ in chatbot)
+    free = (await published(service, customer, 25, "gpt-4"))["free", BYOK]
+    assert (free.platform_fee, free.session_limit) == (usd(0), 25)
+    assert free.total == Money(currency_code="USD", units=1, nanos=875_000_000)
+    # "FlowStack: $50/month, OpenAI GPT-3.5: ~$15/month, Total: $65/month"; the page's code calls it gpt-3.5-turbo, at
+    # "~$0.002 per 1K tokens", which is the same price.
+    for model in ("gpt-3.5", "gpt-3.5-turbo"):
+        cheap = (await published(service, customer, 1_000, model))["starter", BYOK]
+        assert (cheap.platform_fee, cheap.provider_cost, cheap.total, cheap.total_high) == (
+            usd(50), usd(15), usd(65), usd(65))  # fmt: skip
+    # "High-Volume Application (10,000 sessions/month)". The $99 are no plan's price: they are the public offer.
+    volume = await published(service, customer, 10_000, "gpt-4o")
+    assert set(volume) == {("volume-10k", MANAGED), ("volume-10k", BYOK)}
+    managed, byok = volume["volume-10k", MANAGED], volume["volume-10k", BYOK]
+    assert (managed.platform_fee, managed.total, managed.total_high) == (usd(99), usd(99), usd(99))
+    # "FlowStack: $99/month, AI Provider: $300-800/month, Total: $399-899/month", for "any model".
+    assert (byok.platform_fee, byok.provider_cost, byok.provider_cost_high) == (usd(99), usd(300), usd(800))
+    assert (byok.total, byok.total_high) == (usd(399), usd(899))
 
 
 async def test_current_prices_and_unknown_ones(service: BillingUnderTest, customer: Customer) -> None:

@@ -9,7 +9,6 @@ import pytest
 from services.billing.adapters.catalogue_file import load_catalogue
 from services.billing.domain.advice import Recommendation, RecommendationKind, Situation, recommendations
 from services.billing.domain.estimates import Workload, estimates, seed_example_cost
-from services.billing.domain.ledger import CredentialMode
 from services.billing.domain.prices import ProviderCost
 from tests.support.clock import us
 
@@ -103,29 +102,24 @@ def test_the_largest_saving_comes_first() -> None:
     assert savings == sorted(savings, reverse=True)
 
 
-def cents(micro: int | None) -> float:
-    assert micro is not None
-    return round(micro / M, 2)
-
-
 @pytest.mark.parametrize(
-    ("sessions", "model", "plan", "fee", "low", "high"),
+    ("sessions", "model", "tokens", "low", "high"),
     [
-        (1_000, "gpt-4", ("starter", ""), 50, 75, 75),
-        (1_000, "gpt-3.5", ("starter", ""), 50, 15, 15),
-        (10_000, "anything", ("professional", "volume-10k"), 99, 300, 800),
+        (1_000, "gpt-4", 7_500, 75_000_000, 75_000_000),
+        (1_000, "gpt-3.5", 7_500, 15_000_000, 15_000_000),
+        # The page's "~$0.002 per 1K tokens".
+        (1, "gpt-3.5-turbo", 1_000, 2_000, 2_000),
+        (10_000, "anything", 7_500, 300_000_000, 800_000_000),
+        # $300 and $800 for 75,000,000 tokens, rounded once, at the end.
+        (10_000, "anything", 1, 40_000, 106_667),
+        (20_000, "anything", 7_500, 600_000_000, 1_600_000_000),
     ],
 )
-def test_the_published_comparison(
-    sessions: int, model: str, plan: tuple[str, str], *, fee: int, low: int, high: int
+def test_costs_of_the_published_comparison_are_exact(
+    sessions: int, model: str, tokens: int, low: int, high: int
 ) -> None:
-    cost = seed_example_cost(Workload(sessions, "openai", model, 7_500, 1_875))
-    found = [one for one in estimates(CATALOGUE, NOW_US, sessions, cost) if (one.plan_id, one.offer_id) == plan]
-    managed, byok = sorted(found, key=lambda one: one.credential_mode)
-    assert (managed.credential_mode, byok.credential_mode) == (CredentialMode.MANAGED, CredentialMode.BYOK)
-    assert (cents(managed.total.low_micro), cents(managed.total.high_micro)) == (fee, fee)
-    assert (cents(byok.provider_cost.low_micro), cents(byok.provider_cost.high_micro)) == (low, high)
-    assert (cents(byok.total.low_micro), cents(byok.total.high_micro)) == (fee + low, fee + high)
+    for outputs in (0, tokens // 4, tokens):
+        assert seed_example_cost(Workload(sessions, "openai", model, tokens, outputs)) == (low, high)
 
 
 def test_what_the_published_comparison_does_not_say_is_unknown() -> None:
