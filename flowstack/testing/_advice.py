@@ -7,29 +7,44 @@ from collections.abc import Iterator
 from flowstack_protos.billing.v1 import usage_service_pb2 as pb
 
 from flowstack.testing._plans import PLANS, Plan, money
+from flowstack.testing._subscriptions import Subscription
 
 PROJECTED_PERCENT = 80
 LITTLE_PERCENT = 50
 
 
-def recommendations(plan: Plan, usage: pb.Usage, projected: int) -> list[pb.Recommendation]:
-    """The advice for a period, each with the figures that it rests on."""
-    return list(_all(plan, usage, projected))
+def recommendations(subscription: Subscription, usage: pb.Usage, forecast: pb.Forecast) -> list[pb.Recommendation]:
+    """The advice for a period, each with the figures that it rests on; none once the subscription has ended."""
+    return [] if usage.refusal_reason == "SUBSCRIPTION_ENDED" else list(_all(subscription, usage, forecast))
 
 
-def _all(plan: Plan, usage: pb.Usage, projected: int) -> Iterator[pb.Recommendation]:
+def _all(subscription: Subscription, usage: pb.Usage, forecast: pb.Forecast) -> Iterator[pb.Recommendation]:
+    plan, projected = subscription.plan, forecast.projected_sessions
     limit = plan.session_limit
-    if plan.plan_id in ("starter", "professional") and usage.byok_sessions > usage.managed_sessions:
+    goes_on = not subscription.end_us
+    if goes_on and plan.plan_id in ("starter", "professional") and usage.byok_sessions > usage.managed_sessions:
         yield pb.Recommendation(
             kind=pb.RECOMMENDATION_KIND_COST_REDUCTION,
             message=f"{usage.byok_sessions} sessions ran on your own credentials and {usage.managed_sessions} on "
             "managed ones, which the plan includes. Compare what the plans cost.",
             current_plan_id=plan.plan_id,
+            current_price=money(plan.price),
+            suggested_price=money(plan.price),
+            sessions_used=usage.sessions_used,
+            sessions_limit=limit,
+            suggested_sessions_limit=limit,
+            usage_percentage=usage.usage_percentage,
+            projected_sessions=projected,
+            projected_sessions_high=forecast.projected_sessions_high,
+            projected_usage_percentage=forecast.projected_usage_percentage,
             managed_sessions=usage.managed_sessions,
             byok_sessions=usage.byok_sessions,
         )
-    if plan.price and projected * 100 < limit * LITTLE_PERCENT:
-        cheaper = [one for one in _sold() if one.price < plan.price and one.session_limit >= projected]
+    # A first day says nothing of a month, and a change that waits has decided the next one.
+    is_open = goes_on and forecast.method != pb.FORECAST_METHOD_SO_FAR and subscription.pending is None
+    if plan.price and projected * 100 < limit * LITTLE_PERCENT and is_open:
+        needed = forecast.projected_sessions_high
+        cheaper = [one for one in _sold() if one.price < plan.price and one.session_limit >= needed]
         if cheaper:
             yield _plan_advice(
                 pb.RECOMMENDATION_KIND_PLAN_OPTIMIZATION,
@@ -37,7 +52,7 @@ def _all(plan: Plan, usage: pb.Usage, projected: int) -> Iterator[pb.Recommendat
                 plan,
                 other=cheaper[0],
                 usage=usage,
-                projected=projected,
+                forecast=forecast,
             )
     if projected * 100 > limit * PROJECTED_PERCENT and plan.upgrade_plan_id:
         larger = PLANS[plan.upgrade_plan_id]
@@ -47,7 +62,7 @@ def _all(plan: Plan, usage: pb.Usage, projected: int) -> Iterator[pb.Recommendat
             plan,
             other=larger,
             usage=usage,
-            projected=projected,
+            forecast=forecast,
         )
 
 
@@ -56,7 +71,13 @@ def _sold() -> list[Plan]:
 
 
 def _plan_advice(
-    kind: pb.RecommendationKind.ValueType, message: str, plan: Plan, *, other: Plan, usage: pb.Usage, projected: int
+    kind: pb.RecommendationKind.ValueType,
+    message: str,
+    plan: Plan,
+    *,
+    other: Plan,
+    usage: pb.Usage,
+    forecast: pb.Forecast,
 ) -> pb.Recommendation:
     return pb.Recommendation(
         kind=kind,
@@ -70,6 +91,7 @@ def _plan_advice(
         sessions_limit=plan.session_limit,
         suggested_sessions_limit=other.session_limit,
         usage_percentage=usage.usage_percentage,
-        projected_sessions=projected,
-        projected_usage_percentage=100 * projected / plan.session_limit,
+        projected_sessions=forecast.projected_sessions,
+        projected_sessions_high=forecast.projected_sessions_high,
+        projected_usage_percentage=forecast.projected_usage_percentage,
     )

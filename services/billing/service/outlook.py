@@ -19,8 +19,9 @@ from services.billing.domain.estimates import (
 )
 from services.billing.domain.forecast import Projection, projected_cost_micro
 from services.billing.domain.ledger import partition_of
-from services.billing.domain.model import Terms
+from services.billing.domain.model import Subscription, SubscriptionState
 from services.billing.domain.prices import ProviderCost
+from services.billing.domain.renewal import final_end_us, terms_at
 from services.billing.domain.usage import QuotaReading, percentage
 from services.billing.domain.usage_query import Totals
 from services.billing.service.context import Context
@@ -39,7 +40,7 @@ class Outlook:
 
     account_id: str
     quota: QuotaReading
-    terms: Terms
+    subscription: Subscription
     as_of_us: int
     charges_micro: int
     provider_cost: ProviderCost
@@ -124,18 +125,8 @@ class OutlookService:
         async def read(transaction: Transaction) -> CostAnalysis:
             outlook = await self._outlook(transaction, account_id, quota)
             items = await _items(transaction, account_id, quota.period_start_us)
-            situation = Situation(
-                outlook.terms,
-                quota.sessions_committed,
-                quota.session_limit,
-                outlook.projection.sessions,
-                quota.managed_sessions,
-                quota.byok_sessions,
-                outlook.provider_cost,
-            )
-            advice = recommendations(situation, self._context.catalogue, self._context.clock.now_us())
             share = percentage(quota.sessions_committed, quota.session_limit)
-            return CostAnalysis(outlook, share, items, tuple(advice))
+            return CostAnalysis(outlook, share, items, tuple(self._advice(outlook)))
 
         return await self._context.store.transact(read, snapshot=True)
 
@@ -164,6 +155,28 @@ class OutlookService:
         found = estimates(self._context.catalogue, now_us, workload.sessions, cost)
         return CostEstimates(tuple(found), workload, price_table, version, price_us)
 
+    def _advice(self, outlook: Outlook) -> list[Recommendation]:
+        now_us, quota, subscription = self._context.clock.now_us(), outlook.quota, outlook.subscription
+        if subscription.state_at(now_us) is SubscriptionState.ENDED:
+            return []
+        end_us = final_end_us(subscription)
+        is_last = 0 < end_us <= quota.period_end_us
+        pending = "downgrade" if subscription.pending_change_id else ""
+        situation = Situation(
+            subscription.terms,
+            None if is_last else terms_at(subscription, quota.period_end_us),
+            quota.sessions_committed,
+            quota.session_limit,
+            outlook.projection.sessions,
+            outlook.projection.high,
+            outlook.projection.method,
+            quota.managed_sessions,
+            quota.byok_sessions,
+            outlook.provider_cost,
+            "cancellation" if subscription.cancel_change_id else pending,
+        )
+        return recommendations(situation, self._context.catalogue, now_us)
+
     async def _outlook(self, transaction: Transaction, account_id: str, quota: QuotaReading) -> Outlook:
         account = await transaction.accounts.get(account_id)
         subscription = await transaction.subscriptions.get(account.subscription_id)
@@ -171,7 +184,7 @@ class OutlookService:
         return Outlook(
             account_id,
             quota,
-            subscription.terms,
+            subscription,
             max(watermark_us, account.create_us),
             await transaction.invoices.charged_micro(account_id, quota.period_start_us),
             await transaction.rollups.provider_cost(account_id, quota.period_start_us),

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from flowstack_protos.billing.v1 import account_service_pb2 as account_pb
+from flowstack_protos.billing.v1 import subscription_service_pb2 as subscription_pb
 from flowstack_protos.billing.v1 import usage_service_pb2 as pb
 from flowstack_protos.type.v1 import type_pb2
 from google.type.money_pb2 import Money
 
-from tests.support.billing import BillingUnderTest, Customer, reason_of
+from tests.support.billing import ADMIN, BillingUnderTest, Customer, reason_of
 from tests.support.clock import DAY_US, HOUR_US, ManualClock
 from tests.support.fake_quota_events import BYOK, MANAGED, FakeQuotaEvents
 
@@ -76,6 +78,46 @@ async def test_an_analysis(
     assert not kinds[pb.RECOMMENDATION_KIND_COST_REDUCTION].HasField("potential_savings"), "a cost is unknown"
     cheaper = kinds[pb.RECOMMENDATION_KIND_PLAN_OPTIMIZATION]
     assert (cheaper.suggested_plan_id, cheaper.potential_savings.units) == ("hobbyist", 35)
+    assert cheaper.projected_sessions <= cheaper.projected_sessions_high <= cheaper.suggested_sessions_limit
+    managed = kinds[pb.RECOMMENDATION_KIND_COST_REDUCTION]
+    assert (managed.sessions_used, managed.sessions_limit) == (40, 1_000)
+    assert managed.projected_sessions == cheaper.projected_sessions
+
+
+async def kinds_of_advice(service: BillingUnderTest, account_id: str) -> set[int]:
+    request = pb.AnalyzeCostsRequest(account_id=account_id)
+    found = await service.usage.AnalyzeCosts(request, metadata=ADMIN)
+    return {one.kind for one in found.cost_analysis.recommendations}
+
+
+async def test_advice_knows_what_is_to_come(
+    service: BillingUnderTest, customer: Customer, quota: FakeQuotaEvents, clock: ManualClock
+) -> None:
+    await ten_days(quota, customer.account_id, clock)
+    own, account = {"metadata": customer.metadata}, customer.account_id
+    both = {pb.RECOMMENDATION_KIND_COST_REDUCTION, pb.RECOMMENDATION_KIND_PLAN_OPTIMIZATION}
+    assert await kinds_of_advice(service, account) == both
+    await service.subscriptions.ChangePlan(subscription_pb.ChangePlanRequest(plan_id="hobbyist"), **own)
+    assert await kinds_of_advice(service, account) == {pb.RECOMMENDATION_KIND_COST_REDUCTION}
+    await service.subscriptions.RevertPendingChange(subscription_pb.RevertPendingChangeRequest(), **own)
+    assert await kinds_of_advice(service, account) == both
+    await service.subscriptions.CancelSubscription(subscription_pb.CancelSubscriptionRequest(), **own)
+    assert await kinds_of_advice(service, account) == set()
+
+
+async def test_no_advice_after_the_end(
+    service: BillingUnderTest, customer: Customer, quota: FakeQuotaEvents, clock: ManualClock
+) -> None:
+    gone = await service.new_customer("starter")
+    for one in (customer, gone):
+        await ten_days(quota, one.account_id, clock)
+        assert await kinds_of_advice(service, one.account_id)
+    await service.accounts.DeleteAccount(account_pb.DeleteAccountRequest(account_id=gone.account_id), metadata=ADMIN)
+    assert await kinds_of_advice(service, gone.account_id) == set()
+    request = subscription_pb.CancelSubscriptionRequest()
+    await service.subscriptions.CancelSubscription(request, metadata=customer.metadata)
+    clock.advance_us(40 * DAY_US)
+    assert await kinds_of_advice(service, customer.account_id) == set()
 
 
 async def test_a_fresh_account(service: BillingUnderTest, customer: Customer) -> None:
@@ -84,6 +126,7 @@ async def test_a_fresh_account(service: BillingUnderTest, customer: Customer) ->
     assert forecast.projected_sessions == 0
     analysis = await service.usage.AnalyzeCosts(pb.AnalyzeCostsRequest(), metadata=customer.metadata)
     assert list(analysis.cost_analysis.items) == []
+    assert list(analysis.cost_analysis.recommendations) == [], "nothing is known yet of what would have fitted"
 
 
 def usd(whole: int) -> Money:
