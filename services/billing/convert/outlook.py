@@ -122,6 +122,7 @@ def estimates_to_proto(found: CostEstimates) -> pb.EstimateCostResponse:
         price_table=found.price_table,
         price_table_version=found.price_table_version,
         price_time=optional_time_to_proto(found.price_us),
+        served_model=found.served_model,
     )
 
 

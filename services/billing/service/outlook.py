@@ -20,10 +20,11 @@ from services.billing.domain.estimates import (
 from services.billing.domain.forecast import Projection, projected_cost_micro
 from services.billing.domain.ledger import partition_of
 from services.billing.domain.model import Subscription, SubscriptionState
-from services.billing.domain.prices import ProviderCost
+from services.billing.domain.prices import ProviderCost, Rates
 from services.billing.domain.renewal import final_end_us, terms_at
 from services.billing.domain.usage import QuotaReading, percentage
 from services.billing.domain.usage_query import Totals
+from services.billing.prices import ListedModel
 from services.billing.service.context import Context
 from services.billing.service.usage import UsageService, project
 from services.billing.store import Transaction
@@ -32,6 +33,8 @@ from services.shared.errors import FlowStackError, Reason
 
 ITEMS_MAX: Final = 100
 CURRENT: Final = "current"
+PROVIDERS_FILE: Final = "providers-file"
+"""The version of prices that stand in the operator's list of models alone, which has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,8 @@ class CostEstimates:
 
     estimates: tuple[Estimate, ...]
     workload: Workload
+    served_model: str
+    """The provider's own name of the model."""
     price_table: str
     price_table_version: str
     price_us: int
@@ -140,20 +145,34 @@ class OutlookService:
         Raises:
             FlowStackError: PRICE_TABLE_NOT_FOUND.
         """
-        now_us, prices = self._context.clock.now_us(), self._context.prices
+        now_us, served_model = self._context.clock.now_us(), workload.model
         if price_table == SEED_EXAMPLE:
             cost, version, price_us = seed_example_cost(workload), SEED_EXAMPLE_VERSION, 0
         elif price_table in ("", CURRENT):
-            price = prices.price_of(workload.provider, workload.model, now_us)
-            cost = current_cost(workload, None if price is None else price.rates_at(workload.input_tokens))
-            price_table, version, price_us = CURRENT, price.version if price else prices.version, prices.price_us
+            price_table, listed = CURRENT, self._context.models.find(workload.provider, workload.model)
+            served_model = listed.name
+            rates, version, price_us = self._current_rates(workload, listed, now_us)
+            cost = current_cost(workload, rates)
         else:
             raise FlowStackError(
                 Reason.PRICE_TABLE_NOT_FOUND,
                 f"There is no such price table. Leave price_table empty for current prices, or name {SEED_EXAMPLE}.",
             )
         found = estimates(self._context.catalogue, now_us, workload.sessions, cost)
-        return CostEstimates(tuple(found), workload, price_table, version, price_us)
+        return CostEstimates(tuple(found), workload, served_model, price_table, version, price_us)
+
+    def _current_rates(self, workload: Workload, listed: ListedModel, now_us: int) -> tuple[Rates | None, str, int]:
+        """What a session of the model that would run costs, by which version, from when.
+
+        The price table's come first, because sessions are priced by them; then what ListModels shows.
+        """
+        prices = self._context.prices
+        price = prices.price_of(workload.provider, listed.name, now_us)
+        if price is not None:
+            return price.rates_at(workload.input_tokens), price.version, prices.price_us
+        if listed.rates is not None:
+            return listed.rates, PROVIDERS_FILE, 0
+        return None, prices.version, prices.price_us
 
     def _advice(self, outlook: Outlook) -> list[Recommendation]:
         now_us, quota, subscription = self._context.clock.now_us(), outlook.quota, outlook.subscription

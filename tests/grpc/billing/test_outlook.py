@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +13,19 @@ from flowstack_protos.billing.v1 import usage_service_pb2 as pb
 from flowstack_protos.type.v1 import type_pb2
 from google.type.money_pb2 import Money
 
-from tests.support.billing import ADMIN, BillingUnderTest, Customer, reason_of
+from tests.support.billing import ADMIN, BillingUnderTest, Customer, billing, reason_of, settings_for
 from tests.support.clock import DAY_US, HOUR_US, ManualClock
 from tests.support.fake_quota_events import BYOK, MANAGED, FakeQuotaEvents
+
+OPERATORS = """
+[providers.vllm.models."llama-3"]
+aliases = ["default"]
+input_price_usd_per_million_tokens = "2.00"
+
+[providers.openai.models."gpt-4o"]
+aliases = ["omni"]
+input_price_usd_per_million_tokens = "999.00"
+"""
 
 
 def served(model: str, mode: int) -> type_pb2.SessionOutcome:
@@ -189,6 +201,55 @@ async def test_current_prices_and_unknown_ones(service: BillingUnderTest, custom
     request.model = "no-such-model"
     unknown = await service.usage.EstimateCost(request, metadata=customer.metadata)
     assert not any(one.HasField("total") for one in unknown.estimates if one.credential_mode == BYOK)
+
+
+@pytest.mark.parametrize(
+    ("provider", "name", "served", "dollars"),
+    [
+        # 7,500,000 tokens, all of them prompts.
+        ("anthropic", "claude-3-opus", "claude-opus-4-5-20251101", "37.5"),
+        ("anthropic", "default", "claude-sonnet-4-5-20250929", "22.5"),
+        ("bedrock", "claude-3-sonnet", "global.anthropic.claude-sonnet-4-5-20250929-v1:0", "22.5"),
+        ("bedrock", "nova-pro", "us.amazon.nova-pro-v1:0", "6"),
+        ("openai", "default", "gpt-4o", "18.75"),
+        ("openai", "gpt-4o-2024-08-06", "gpt-4o-2024-08-06", "18.75"),
+        ("openai", "no-such-model", "no-such-model", None),
+    ],
+)
+async def test_an_estimate_is_of_the_model_that_would_run(
+    service: BillingUnderTest, customer: Customer, *, provider: str, name: str, served: str, dollars: str | None
+) -> None:
+    request = pb.EstimateCostRequest(
+        sessions_per_month=1_000, provider=provider, model=name, output_tokens_per_session=0
+    )
+    found = await service.usage.EstimateCost(request, metadata=customer.metadata)
+    assert found.served_model == served
+    byok = next(one for one in found.estimates if one.credential_mode == BYOK)
+    cost = byok.provider_cost
+    known = Decimal(cost.units) + Decimal(cost.nanos) / 10**9 if byok.HasField("provider_cost") else None
+    assert known == (None if dollars is None else Decimal(dollars))
+
+
+async def test_prices_of_the_operators_list_are_taken_where_no_others_are_known(
+    tmp_path: Path, quota: FakeQuotaEvents, clock: ManualClock
+) -> None:
+    file = tmp_path / "providers.toml"
+    file.write_text(OPERATORS)
+    async with billing(settings_for(tmp_path, quota.address, providers_file=file), clock) as service:
+        customer = await service.new_customer("starter")
+        found = {}
+        for provider, model in (("vllm", "default"), ("openai", "omni")):
+            request = pb.EstimateCostRequest(
+                sessions_per_month=1_000, provider=provider, model=model, output_tokens_per_session=0
+            )
+            answer = await service.usage.EstimateCost(request, metadata=customer.metadata)
+            byok = next(one for one in answer.estimates if one.credential_mode == BYOK)
+            found[model] = (answer.served_model, byok.provider_cost.units, answer.price_table_version)
+            assert answer.HasField("price_time") is (model == "omni")
+    assert found["default"] == ("llama-3", 15, "providers-file")
+    # Sessions are priced by the price table, not by what the list shows.
+    assert found["omni"][:2] == ("gpt-4o", 18)
+    assert found["omni"][2].startswith("genai-prices-")
 
 
 @pytest.mark.parametrize(
