@@ -43,6 +43,7 @@ from flowstack._errors import (
     TimeLimitError,
     ToolDefinitionError,
     UnavailableError,
+    UntrustedServerError,
 )
 from flowstack._values import (
     AttemptFailed,
@@ -58,6 +59,7 @@ from flowstack._values import (
     ToolReturned,
     Usage,
 )
+from flowstack._watch import AsyncWatch, Watch
 
 __all__ = [
     "AccountSuspendedError",
@@ -65,6 +67,7 @@ __all__ = [
     "AlreadyExistsError",
     "AsyncAgent",
     "AsyncStream",
+    "AsyncWatch",
     "AttemptFailed",
     "AuthenticationError",
     "BudgetExceededError",
@@ -106,5 +109,7 @@ __all__ = [
     "ToolDefinitionError",
     "ToolReturned",
     "UnavailableError",
+    "UntrustedServerError",
     "Usage",
+    "Watch",
 ]

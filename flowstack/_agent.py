@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Unpack, overload
+from collections.abc import Callable, Iterator
+from typing import Any, Unpack
 
 import grpc
 from flowstack_protos.billing.v1 import usage_service_pb2
@@ -13,17 +13,30 @@ from flowstack_protos.router.v1 import router_service_pb2 as pb
 
 from flowstack import _account, _current, _routes, _runner
 from flowstack._alerts import Alerts, Budget
+from flowstack._base import BaseAgent
 from flowstack._chat import ChatOptions, Conversation, Message, tool_results
 from flowstack._client import Client, backoff_s
-from flowstack._core import Core, F, Plan
+from flowstack._connection import Connection
+from flowstack._core import Plan
 from flowstack._errors import FlowStackError
 from flowstack._methods import RouterService, UsageService
 from flowstack._tools import ToolOutcome, unknown
-from flowstack._values import Event, Reply, SessionFinished, TextDelta, ToolCalled, ToolReturned, Usage, usage_from
+from flowstack._values import (
+    Event,
+    Reply,
+    SessionFinished,
+    TextDelta,
+    ToolCalled,
+    ToolReturned,
+    Usage,
+    usage_from,
+    usage_told,
+)
 from flowstack._vault import Vault
+from flowstack._watch import Watch
 
 
-class Agent:
+class Agent(BaseAgent):
     """Talks to models by the session: one `chat` is one session, whatever its tokens and tools.
 
     Thread-safe, and a context manager; all agents of a process share one channel for each service. Calls keep no
@@ -49,38 +62,11 @@ class Agent:
     budget: Budget
     alerts: Alerts
 
-    def __init__(
-        self,
-        name: str,
-        api_key: str | None = None,
-        *,
-        provider: str | None = None,
-        model: str | None = None,
-        byok: Mapping[str, Any] | str | None = None,
-        endpoint: str | Mapping[str, str] | None = None,
-        record_providers: bool = True,
-        **options: Unpack[ChatOptions],
-    ) -> None:
-        self._core = Core(name, api_key, provider, model, byok, options, endpoint, record_providers)
-        self._client = Client(self._core.connection)
+    def _connect(self, connection: Connection) -> None:
+        self._client = Client(connection)
         self.vault = Vault(self._client)
         self.budget = Budget(self._client)
         self.alerts = Alerts(self._client)
-
-    @property
-    def name(self) -> str:
-        """The agent's name."""
-        return self._core.name
-
-    @property
-    def provider(self) -> str:
-        """The provider that the next chat asks; empty for the operator's default, before the first chat."""
-        return self._core.route.provider
-
-    @property
-    def model(self) -> str:
-        """The model that the next chat asks."""
-        return self._core.route.model
 
     def chat(self, message: Message, **options: Unpack[ChatOptions]) -> Reply:
         """Has one session, tool calls included, and answers the model's text.
@@ -178,36 +164,6 @@ class Agent:
                     waiting.append((called, lambda tool=tool, called=called: _runner.run(tool, called.arguments_json)))  # type: ignore[misc]
             return [(called, finish()) for called, finish in waiting]
 
-    @overload
-    def tool(self, function: F, /) -> F: ...
-    @overload
-    def tool(self, /, *, name: str | None = None, description: str | None = None) -> Callable[[F], F]: ...
-    def tool(self, function: F | None = None, /, *, name: str | None = None, description: str | None = None) -> Any:
-        """Decorates a function that the model may call; the function itself stays as it is.
-
-        Its schema comes from the type hints, its description and those of its parameters from the docstring. What it
-        raises is told to the model, not to the caller of `chat`. It has 60 s, the router's limit. One of the same name
-        takes the earlier one's place.
-
-        Raises:
-            ToolDefinitionError: a signature that a model cannot call, or types that JSON cannot express.
-        """
-        if function is None:
-            return self._core.tool(name=name, description=description)
-        return self._core.tool(function)
-
-    def set_provider(self, provider: str, byok: Mapping[str, Any] | str | None = None) -> None:
-        """Chooses the provider of later chats, with its default model. The old provider's key is dropped.
-
-        Raises:
-            ConfigurationError: byok that does not fit the provider.
-        """
-        self._core.set_provider(provider, byok)
-
-    def set_model(self, model: str) -> None:
-        """Chooses the model of later chats."""
-        self._core.set_model(model)
-
     def get_usage(self) -> Usage:
         """The usage of the current period, live: a session that has ended is in it. Works at the limit.
 
@@ -216,6 +172,14 @@ class Agent:
         """
         response = self._client.call(UsageService.GetUsage, usage_service_pb2.GetUsageRequest())
         return usage_from(response.usage)
+
+    def watch_usage(self) -> Watch[Usage]:
+        """The usage now and after each change, until the watch is closed; several changes within a moment are one.
+
+        Raises:
+            FlowStackError: from the iterator; see `_errors`.
+        """
+        return self._client.watch(UsageService.WatchUsage, usage_service_pb2.WatchUsageRequest(), usage_told)
 
     def get_tier_info(self) -> dict[str, Any]:
         """The plan in force: current_tier, can_use_managed, price and more; see `_account.tier_info`.
@@ -247,9 +211,6 @@ class Agent:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def __repr__(self) -> str:
-        return f"Agent({self.name!r}, provider={self.provider!r}, model={self.model!r})"
 
 
 class Stream:

@@ -7,9 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
+from flowstack_protos.billing.v1.alert_service_pb2 import WatchAlertsRequest
+
 from flowstack import _notices
 from flowstack._client import AsyncClient, Client
+from flowstack._methods import AlertService
 from flowstack._notices import AlertInfo, AlertSettingsInfo, BudgetInfo, WebhookInfo
+from flowstack._watch import AsyncWatch, Watch
 
 
 class Alerts:
@@ -45,6 +49,11 @@ class Alerts:
     def list(self, limit: int = 50) -> builtins.list[AlertInfo]:
         """Alerts and what became of them, newest first."""
         return self._client.run(_notices.list_alerts(limit))
+
+    def watch(self, resume_token: str = "") -> Watch[AlertInfo]:
+        """Alerts as they fire, until the watch is closed; from now on, or all since another watch's `resume_token`."""
+        request = WatchAlertsRequest(resume_token=resume_token)
+        return self._client.watch(AlertService.WatchAlerts, request, _notices.alert_told)
 
     def create_webhook(self, url: str, *, name: str = "", format: str = "standard") -> WebhookInfo:  # noqa: A002
         """Makes a webhook, `standard` (signed; its secret is in the answer alone) or `slack`."""
@@ -96,6 +105,11 @@ class AsyncAlerts:
     async def list(self, limit: int = 50) -> builtins.list[AlertInfo]:
         """As Alerts.list."""
         return await self._client.run(_notices.list_alerts(limit))
+
+    def watch(self, resume_token: str = "") -> AsyncWatch[AlertInfo]:
+        """As Alerts.watch. Use it with `async with`, so that leaving it ends the watch."""
+        request = WatchAlertsRequest(resume_token=resume_token)
+        return self._client.watch(AlertService.WatchAlerts, request, _notices.alert_told)
 
     async def create_webhook(self, url: str, *, name: str = "", format: str = "standard") -> WebhookInfo:  # noqa: A002
         """As Alerts.create_webhook."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, Unpack, overload
+from collections.abc import AsyncIterator
+from typing import Any, Unpack
 
 import grpc
 from flowstack_protos.billing.v1 import usage_service_pb2
@@ -12,17 +12,30 @@ from flowstack_protos.router.v1 import router_service_pb2 as pb
 
 from flowstack import _account, _current, _routes, _runner
 from flowstack._alerts import AsyncAlerts, AsyncBudget
+from flowstack._base import BaseAgent
 from flowstack._chat import ChatOptions, Conversation, Message, tool_results
 from flowstack._client import AsyncClient, backoff_s
-from flowstack._core import Core, F, Plan
+from flowstack._connection import Connection
+from flowstack._core import Plan
 from flowstack._errors import FlowStackError
 from flowstack._methods import RouterService, UsageService
 from flowstack._tools import ToolOutcome, unknown
-from flowstack._values import Event, Reply, SessionFinished, TextDelta, ToolCalled, ToolReturned, Usage, usage_from
+from flowstack._values import (
+    Event,
+    Reply,
+    SessionFinished,
+    TextDelta,
+    ToolCalled,
+    ToolReturned,
+    Usage,
+    usage_from,
+    usage_told,
+)
 from flowstack._vault import AsyncVault
+from flowstack._watch import AsyncWatch
 
 
-class AsyncAgent:
+class AsyncAgent(BaseAgent):
     """As Agent, with methods to be awaited; see there for arguments and errors.
 
     Belongs to the event loop that it is used in. Async tools of one round run beside one another in it, sync ones in
@@ -33,38 +46,11 @@ class AsyncAgent:
     budget: AsyncBudget
     alerts: AsyncAlerts
 
-    def __init__(
-        self,
-        name: str,
-        api_key: str | None = None,
-        *,
-        provider: str | None = None,
-        model: str | None = None,
-        byok: Mapping[str, Any] | str | None = None,
-        endpoint: str | Mapping[str, str] | None = None,
-        record_providers: bool = True,
-        **options: Unpack[ChatOptions],
-    ) -> None:
-        self._core = Core(name, api_key, provider, model, byok, options, endpoint, record_providers)
-        self._client = AsyncClient(self._core.connection)
+    def _connect(self, connection: Connection) -> None:
+        self._client = AsyncClient(connection)
         self.vault = AsyncVault(self._client)
         self.budget = AsyncBudget(self._client)
         self.alerts = AsyncAlerts(self._client)
-
-    @property
-    def name(self) -> str:
-        """The agent's name."""
-        return self._core.name
-
-    @property
-    def provider(self) -> str:
-        """As Agent.provider."""
-        return self._core.route.provider
-
-    @property
-    def model(self) -> str:
-        """As Agent.model."""
-        return self._core.route.model
 
     async def chat(self, message: Message, **options: Unpack[ChatOptions]) -> Reply:
         """As Agent.chat. Cancelling the task cancels the session."""
@@ -146,28 +132,14 @@ class AsyncAgent:
                 tasks = [(called, group.create_task(one(called))) for called in owed]
         return [(called, task.result()) for called, task in tasks]
 
-    @overload
-    def tool(self, function: F, /) -> F: ...
-    @overload
-    def tool(self, /, *, name: str | None = None, description: str | None = None) -> Callable[[F], F]: ...
-    def tool(self, function: F | None = None, /, *, name: str | None = None, description: str | None = None) -> Any:
-        """As Agent.tool."""
-        if function is None:
-            return self._core.tool(name=name, description=description)
-        return self._core.tool(function)
-
-    def set_provider(self, provider: str, byok: Mapping[str, Any] | str | None = None) -> None:
-        """As Agent.set_provider."""
-        self._core.set_provider(provider, byok)
-
-    def set_model(self, model: str) -> None:
-        """As Agent.set_model."""
-        self._core.set_model(model)
-
     async def get_usage(self) -> Usage:
         """As Agent.get_usage."""
         response = await self._client.call(UsageService.GetUsage, usage_service_pb2.GetUsageRequest())
         return usage_from(response.usage)
+
+    def watch_usage(self) -> AsyncWatch[Usage]:
+        """As Agent.watch_usage. Use it with `async with`, so that leaving it ends the watch."""
+        return self._client.watch(UsageService.WatchUsage, usage_service_pb2.WatchUsageRequest(), usage_told)
 
     async def get_tier_info(self) -> dict[str, Any]:
         """As Agent.get_tier_info."""
@@ -191,9 +163,6 @@ class AsyncAgent:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-    def __repr__(self) -> str:
-        return f"AsyncAgent({self.name!r}, provider={self.provider!r}, model={self.model!r})"
 
 
 async def _write(call: Any, message: pb.ChatRequest) -> None:

@@ -13,16 +13,17 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Generator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import grpc
 
 from flowstack._connection import CALL_SECONDS, AsyncChannels, Channels, Connection
-from flowstack._errors import FlowStackError, UnavailableError
+from flowstack._errors import FlowStackError, UnavailableError, UntrustedServerError
 from flowstack._methods import BidiStream, Method, ServerStream, Unary
 from flowstack._status import error_from_rpc
+from flowstack._watch import AsyncWatch, Watch
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -48,7 +49,8 @@ Steps = Generator[Call, Any, T]
 
 def may_retry(error: FlowStackError, *, safe: bool, retries: int) -> bool:
     """True where a repeat may help and cannot do harm: only what is unavailable is tried again."""
-    return safe and retries < RETRIES_MAX and isinstance(error, UnavailableError)
+    may_help = isinstance(error, UnavailableError) and not isinstance(error, UntrustedServerError)
+    return safe and retries < RETRIES_MAX and may_help
 
 
 def backoff_s(retries: int) -> float:
@@ -118,6 +120,10 @@ class Client:
         return self._callable("stream_stream", method)(
             iter(requests), metadata=self.connection.metadata, timeout=timeout_s
         )
+
+    def watch(self, method: ServerStream[Q, R], request: Q, read: Callable[[R], T | None]) -> Watch[T]:
+        """Watches what a method tells; `read` says what a message means, None for a mere sign of life."""
+        return Watch(self.open(method, request, None), read, lambda failure: self.error(method, failure))
 
     def run(self, steps: Steps[T]) -> T:
         """Drives steps to their result."""
@@ -207,6 +213,10 @@ class AsyncClient:
     def open_chat(self, method: BidiStream[Q, R], timeout_s: float | None) -> Any:
         """The call of a stream of gRPC itself, in both directions: write, iterate, then cancel."""
         return self._callable("stream_stream", method)(metadata=self.connection.metadata, timeout=timeout_s)
+
+    def watch(self, method: ServerStream[Q, R], request: Q, read: Callable[[R], T | None]) -> AsyncWatch[T]:
+        """As Client.watch."""
+        return AsyncWatch(self.open(method, request, None), read, lambda failure: self.error(method, failure))
 
     async def run(self, steps: Steps[T]) -> T:
         """As Client.run."""

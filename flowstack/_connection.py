@@ -59,7 +59,8 @@ def connection_from(
     key = api_key or environment.get(KEY_SETTING, "")
     if not key:
         raise ConfigurationError(
-            f"There is no API key. Give api_key=, or set {KEY_SETTING}; `flowstack keys create` makes one."
+            f"There is no API key. Give api_key=, or set {KEY_SETTING}. The operator makes the first one with "
+            "`flowstack admin accounts create --key`, and it makes others with `flowstack keys create`."
         )
     if not isinstance(key, str) or not _KEY.fullmatch(key):
         raise ConfigurationError(
@@ -112,7 +113,7 @@ class Channels:
             ConfigurationError: closed already.
         """
         # A channel does not survive a fork: a child process gets channels of its own.
-        key = ("sync", os.getpid(), endpoint.target, endpoint.tls)
+        key = ("sync", os.getpid(), endpoint.target, endpoint.tls, endpoint.authority)
         channel = self._held.get(key)
         if channel is None or self._closed:
             with self._lock:
@@ -150,7 +151,7 @@ class AsyncChannels:
         """
         if self._closed:
             raise ConfigurationError("The agent is closed. Make another one.")
-        key = ("aio", asyncio.get_running_loop(), endpoint.target, endpoint.tls)
+        key = ("aio", asyncio.get_running_loop(), endpoint.target, endpoint.tls, endpoint.authority)
         if key not in self._held:
             self._held[key] = _shared.acquire(key, lambda: _open(grpc.aio, endpoint))
         return self._held[key]
@@ -167,5 +168,6 @@ class AsyncChannels:
 
 def _open(library: Any, endpoint: Endpoint) -> Any:
     if endpoint.tls:
-        return library.secure_channel(endpoint.target, grpc.ssl_channel_credentials(), options=_OPTIONS)
+        credentials = grpc.ssl_channel_credentials(endpoint.authority)
+        return library.secure_channel(endpoint.target, credentials, options=_OPTIONS)
     return library.insecure_channel(endpoint.target, options=_OPTIONS)

@@ -201,8 +201,10 @@ def _sort(sort: Sort | None) -> list[pb.Sort]:
     if isinstance(sort, str):
         sort = [(sort.removeprefix("-"), -1 if sort.startswith("-") else 1)]
     try:
-        pairs = [(field, _DIRECTIONS[direction]) for field, direction in sort]
-        return [pb.Sort(field=field, direction=direction) for field, direction in pairs]
+        sorts = [pb.Sort(field=field, direction=_DIRECTIONS[direction]) for field, direction in sort]
+        if not all(one.field for one in sorts):
+            raise ValueError("a field without a name")
+        return sorts
     except (TypeError, ValueError, KeyError):
         raise InvalidRequestError(
             "sort has to be a list of (field, direction) with direction 1 or -1, such as [('timestamp', -1)], "

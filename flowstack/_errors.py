@@ -24,6 +24,7 @@
     ├── ConflictError                 ABORTED
     ├── UnavailableError              UNAVAILABLE
     │   ├── ConnectionFailedError         no answer from the service at all
+    │   │   └── UntrustedServerError          over TLS: a certificate that does not prove the server, or none
     │   └── ProviderUnavailableError      PROVIDER_UNAVAILABLE
     ├── TimeLimitError                DEADLINE_EXCEEDED
     ├── CallCancelledError            CANCELLED
@@ -172,6 +173,10 @@ class UnavailableError(FlowStackError):
 
 class ConnectionFailedError(UnavailableError):
     """The service cannot be reached; the text names it, its address and what to try."""
+
+
+class UntrustedServerError(ConnectionFailedError):
+    """The server could not prove itself, so nothing was sent to it. Trying again does not help."""
 
 
 class ProviderUnavailableError(UnavailableError):

@@ -147,6 +147,11 @@ def list_alerts(limit: int) -> Steps[list[AlertInfo]]:
     return found
 
 
+def alert_told(message: pb.WatchAlertsResponse) -> AlertInfo | None:
+    """What a message of WatchAlerts says; None for a sign of life."""
+    return _alert(message.alert) if message.HasField("alert") else None
+
+
 def create_webhook(url: str, name: str, kind: str) -> Steps[WebhookInfo]:
     """Makes a webhook."""
     request = pb.CreateWebhookRequest(url=url, display_name=name, format=one_of(_FORMATS, kind, "format"))

@@ -31,15 +31,18 @@ async def run_async(tool: ToolDefinition, arguments_json: str) -> ToolOutcome:
 
     A sync tool that takes too long is left to itself: a thread cannot be stopped.
     """
+    # Not by `asyncio.wait_for`, which before Python 3.12 swallows a cancellation that comes together with the result.
+    limit = asyncio.timeout(TOOL_SECONDS)
     try:
-        if tool.is_async:
-            value = await asyncio.wait_for(call_async(tool, arguments_json), TOOL_SECONDS)
-        else:
-            value = await asyncio.wait_for(asyncio.to_thread(call, tool, arguments_json), TOOL_SECONDS)
+        async with limit:
+            if tool.is_async:
+                value = await call_async(tool, arguments_json)
+            else:
+                value = await asyncio.to_thread(call, tool, arguments_json)
         return returned(value)
-    except TimeoutError:
-        return ToolOutcome(f"The tool did not finish within {TOOL_SECONDS:.0f} s.", True)
     except Exception as error:  # noqa: BLE001, RUF100  # as above
+        if limit.expired():
+            return ToolOutcome(f"The tool did not finish within {TOOL_SECONDS:.0f} s.", True)
         return raised(error)
 
 

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from google.rpc import error_details_pb2, status_pb2
 
-from flowstack._errors import ConnectionFailedError, FlowStackError, TimeLimitError, error_class, typed_details
+from flowstack._endpoints import AUTHORITY_SETTING
+from flowstack._errors import (
+    ConnectionFailedError,
+    FlowStackError,
+    TimeLimitError,
+    UntrustedServerError,
+    error_class,
+    typed_details,
+)
 
 if TYPE_CHECKING:
     import grpc
@@ -61,15 +69,31 @@ def _with_violations(message: str, violations: list[tuple[str, str]]) -> str:
     return f"{message} ({named})" if named else message
 
 
+_TLS_FAILURES: Final = (
+    ("certificate has expired", "its certificate has expired", "Have it renewed"),
+    (
+        "CERTIFICATE_VERIFY_FAILED",
+        "its certificate is signed by nobody who is trusted here",
+        f"Set {AUTHORITY_SETTING} to the file with its authority's certificate, if that is to be trusted",
+    ),
+    (
+        "Hostname Verification Check failed",
+        "its certificate is for another name",
+        "Address it in {setting} by a name that stands in the certificate",
+    ),
+    (
+        "WRONG_VERSION_NUMBER",
+        "it does not speak TLS there",
+        "Correct {setting}: another port, or http:// if it is to be plaintext",
+    ),
+)
+"""What gRPC says of a failed handshake, what that means, and what to do."""
+
+
 def _bare(code: str, text: str, endpoint: Endpoint) -> FlowStackError:
     """A status that no FlowStack service wrote: the transport's, or a proxy's."""
     if code == "UNAVAILABLE":
-        return ConnectionFailedError(
-            f"FlowStack's {endpoint.service} service cannot be reached at {endpoint.address}. Check that it runs "
-            f"(`flowstack doctor`, or `make run` on your own machine) and that {endpoint.setting} names it.",
-            code=code,
-            details={"service": endpoint.service, "address": endpoint.address},
-        )
+        return _not_connected(code, text, endpoint)
     if code == "DEADLINE_EXCEEDED":
         return TimeLimitError(
             f"FlowStack's {endpoint.service} service at {endpoint.address} did not answer in time. Try again.",
@@ -78,4 +102,23 @@ def _bare(code: str, text: str, endpoint: Endpoint) -> FlowStackError:
         )
     return error_class(code, "")(
         f"FlowStack's {endpoint.service} service at {endpoint.address} answered {code}: {text}", code=code
+    )
+
+
+def _not_connected(code: str, text: str, endpoint: Endpoint) -> FlowStackError:
+    """Says why there is no connection, and what to try."""
+    details = {"service": endpoint.service, "address": endpoint.address}
+    for said, cause, remedy in _TLS_FAILURES if endpoint.tls else ():
+        if said in text:
+            return UntrustedServerError(
+                f"FlowStack's {endpoint.service} service at {endpoint.address} was not called: {cause}. "
+                f"{remedy.format(setting=endpoint.setting)}. Nothing was sent to it.",
+                code=code,
+                details=details,
+            )
+    return ConnectionFailedError(
+        f"FlowStack's {endpoint.service} service cannot be reached at {endpoint.address}. Check that it runs "
+        f"(`flowstack doctor`, or `make run` on your own machine) and that {endpoint.setting} names it.",
+        code=code,
+        details=details,
     )

@@ -6,7 +6,7 @@ import inspect
 import json
 import re
 import typing
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -65,8 +65,7 @@ def define(function: Callable[..., Any], name: str | None = None, description: s
         ToolDefinitionError: what a model could not call.
     """
     from docstring_parser import parse
-    from pydantic import Field, create_model
-    from pydantic.errors import PydanticUserError
+    from pydantic import Field
 
     own_name = name or str(getattr(function, "__name__", ""))
     if not NAME.fullmatch(own_name):
@@ -78,14 +77,7 @@ def define(function: Callable[..., Any], name: str | None = None, description: s
         default = ... if parameter.default is parameter.empty else parameter.default
         # Parameters may be called what pydantic keeps for itself, such as `_x` or `json`: aliases may not clash.
         fields[f"p{position}"] = (hint, Field(default, alias=parameter.name, description=told.get(parameter.name)))
-    try:
-        model: type[BaseModel] = create_model(f"{own_name}_arguments", **fields)
-        schema = json.dumps(_without_titles(model.model_json_schema()), separators=(",", ":"))
-    except (PydanticUserError, TypeError, ValueError, NameError) as error:
-        raise ToolDefinitionError(
-            f"Tool {own_name}: JSON cannot express one of its parameters' types. Use text, numbers, booleans, lists, "
-            f"dicts, enums, dataclasses or pydantic models. ({_first_line(error)})"
-        ) from None
+    model, schema = _model_of(own_name, fields)
     text = description if description is not None else _described(documented)
     if len(schema.encode()) > SCHEMA_BYTES_MAX or len(text.encode()) > DESCRIPTION_BYTES_MAX:
         raise ToolDefinitionError(
@@ -93,6 +85,24 @@ def define(function: Callable[..., Any], name: str | None = None, description: s
             f"{SCHEMA_BYTES_MAX}; shorten the one that has more."
         )
     return ToolDefinition(own_name, text, schema, function, _is_async(function), model)
+
+
+def _model_of(name: str, fields: Mapping[str, Any]) -> tuple[type[BaseModel], str]:
+    """The model of the arguments, and its schema."""
+    from pydantic import create_model
+    from pydantic.errors import PydanticUserError
+
+    try:
+        model: type[BaseModel] = create_model(f"{name}_arguments", **fields)
+        return model, json.dumps(_without_titles(model.model_json_schema()), separators=(",", ":"))
+    except (PydanticUserError, TypeError, ValueError, NameError):
+        for one in fields if len(fields) > 1 else ():
+            _model_of(name, {one: fields[one]})  # the first that fails alone is the one to name
+        parameters = ", ".join(str(field.alias) for _, field in fields.values())
+        raise ToolDefinitionError(
+            f"Tool {name}: JSON cannot express the type of the parameter {parameters}. Use text, numbers, booleans, "
+            "lists, dicts, enums, dataclasses or pydantic models."
+        ) from None
 
 
 def _parameters(function: Callable[..., Any], name: str) -> list[tuple[inspect.Parameter, Any]]:

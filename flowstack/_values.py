@@ -101,6 +101,11 @@ def usage_from(usage: usage_service_pb2.Usage) -> Usage:
     )
 
 
+def usage_told(message: usage_service_pb2.WatchUsageResponse) -> Usage:
+    """What a message of WatchUsage says."""
+    return usage_from(message.usage)
+
+
 @dataclass(frozen=True, slots=True)
 class TokenUsage:
     """Tokens of a session; None where the provider did not say."""

@@ -27,8 +27,11 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sorts the tests, each file staying together."""
+    """Sorts the tests, and keeps each file in one worker, but where a test says with whom it belongs."""
     items.sort(key=_place)
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.as_posix()))
 
 
 def _place(item: pytest.Item) -> int:

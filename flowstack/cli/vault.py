@@ -110,6 +110,11 @@ def collections(context: typer.Context) -> None:
 
 
 def _sort(text: str) -> pb.Sort:
-    if text.startswith("-"):
-        return pb.Sort(field=text[1:], direction=pb.SORT_DIRECTION_DESCENDING)
-    return pb.Sort(field=text, direction=pb.SORT_DIRECTION_ASCENDING)
+    field = text.removeprefix("-")
+    if not field:
+        raise ConfigurationError(
+            "--sort has to name a field, with - before it for descending, such as --sort=-timestamp."
+        )
+    return pb.Sort(
+        field=field, direction=pb.SORT_DIRECTION_DESCENDING if text.startswith("-") else pb.SORT_DIRECTION_ASCENDING
+    )

@@ -9,9 +9,10 @@
         fake.advance(days=31)          # a new period has begun
 
 It keeps the real services' rules: sessions are counted and refused exactly, also from many threads; cancellation, tool
-rounds, retries by request_id, plan changes, keys, budgets and documents behave as they do there, and errors have the
-same reasons and metadata. What it does not have is told by METHOD_NOT_AVAILABLE: invoices, contracts, the audit log,
-deletion of accounts, QueryUsage and ReconcileUsage. No webhook is ever called. Costs of providers are unknown to it.
+rounds, retries by request_id, plan changes, contracts, invoices, the audit log, keys, budgets and documents behave as
+they do there, and errors have the same reasons and metadata. It serves every public method. What services call among
+themselves it does not have: QuotaService, and AuthenticateApiKey, which refuses every caller as billing's public port
+does. No webhook is ever called, no invoice sent. Costs of providers are unknown to it, and it draws invoices plainly.
 """
 
 from __future__ import annotations
@@ -59,15 +60,22 @@ class FakeFlowStack:
         plan: Of the account that it begins with, whose key is `api_key`.
         tool_results_timeout_s: How long, in real seconds, a session waits for the results of its tools.
         session_time_limit_s: How long, in real seconds, a session may take.
+        invoices_are_paid: Whether accounts pay their invoices by themselves on the day that they are due. Otherwise it
+            is for MarkInvoicePaid, and 28 days after an invoice new sessions are refused with PAYMENT_OVERDUE.
 
     Raises:
         ValueError: there is no such plan, or it is sold by contract.
     """
 
     def __init__(
-        self, plan: str = "starter", *, tool_results_timeout_s: float = 60.0, session_time_limit_s: float = 300.0
+        self,
+        plan: str = "starter",
+        *,
+        tool_results_timeout_s: float = 60.0,
+        session_time_limit_s: float = 300.0,
+        invoices_are_paid: bool = True,
     ) -> None:
-        self._world = World()
+        self._world = World(invoices_are_paid=invoices_are_paid)
         self._api_key = self.new_account(plan)
         self._server = Server(self._world, Limits(session_time_limit_s, tool_results_timeout_s))
         self._closed = False

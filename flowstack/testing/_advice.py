@@ -8,6 +8,7 @@ from flowstack_protos.billing.v1 import usage_service_pb2 as pb
 
 from flowstack.testing._plans import PLANS, Plan, money
 from flowstack.testing._subscriptions import Subscription
+from flowstack.testing._terms import Terms
 
 PROJECTED_PERCENT = 80
 LITTLE_PERCENT = 50
@@ -19,17 +20,17 @@ def recommendations(subscription: Subscription, usage: pb.Usage, forecast: pb.Fo
 
 
 def _all(subscription: Subscription, usage: pb.Usage, forecast: pb.Forecast) -> Iterator[pb.Recommendation]:
-    plan, projected = subscription.plan, forecast.projected_sessions
-    limit = plan.session_limit
+    terms, projected = subscription.terms, forecast.projected_sessions
+    limit = terms.session_limit
     goes_on = not subscription.end_us
-    if goes_on and plan.plan_id in ("starter", "professional") and usage.byok_sessions > usage.managed_sessions:
+    if goes_on and terms.plan_id in ("starter", "professional") and usage.byok_sessions > usage.managed_sessions:
         yield pb.Recommendation(
             kind=pb.RECOMMENDATION_KIND_COST_REDUCTION,
             message=f"{usage.byok_sessions} sessions ran on your own credentials and {usage.managed_sessions} on "
             "managed ones, which the plan includes. Compare what the plans cost.",
-            current_plan_id=plan.plan_id,
-            current_price=money(plan.price),
-            suggested_price=money(plan.price),
+            current_plan_id=terms.plan_id,
+            current_price=money(terms.price_micro),
+            suggested_price=money(terms.price_micro),
             sessions_used=usage.sessions_used,
             sessions_limit=limit,
             suggested_sessions_limit=limit,
@@ -41,25 +42,25 @@ def _all(subscription: Subscription, usage: pb.Usage, forecast: pb.Forecast) -> 
             byok_sessions=usage.byok_sessions,
         )
     # A first day says nothing of a month, and a change that waits has decided the next one.
-    is_open = goes_on and forecast.method != pb.FORECAST_METHOD_SO_FAR and subscription.pending is None
-    if plan.price and projected * 100 < limit * LITTLE_PERCENT and is_open:
+    is_open = goes_on and forecast.method != pb.FORECAST_METHOD_SO_FAR and not subscription.pending_change_id
+    if terms.price_micro and projected * 100 < limit * LITTLE_PERCENT and is_open:
         needed = forecast.projected_sessions_high
-        cheaper = [one for one in _sold() if one.price < plan.price and one.session_limit >= needed]
+        cheaper = [one for one in _sold() if one.price < terms.price_micro and one.session_limit >= needed]
         if cheaper:
             yield _plan_advice(
                 pb.RECOMMENDATION_KIND_PLAN_OPTIMIZATION,
                 f"{usage.sessions_used} of {limit} sessions are used; {cheaper[0].display_name} would fit.",
-                plan,
+                terms,
                 other=cheaper[0],
                 usage=usage,
                 forecast=forecast,
             )
-    if projected * 100 > limit * PROJECTED_PERCENT and plan.upgrade_plan_id:
-        larger = PLANS[plan.upgrade_plan_id]
+    if projected * 100 > limit * PROJECTED_PERCENT and terms.upgrade_plan_id:
+        larger = PLANS[terms.upgrade_plan_id]
         yield _plan_advice(
             pb.RECOMMENDATION_KIND_PLAN_UPGRADE,
             f"{projected} of {limit} sessions are projected; {larger.display_name} has {larger.session_limit}.",
-            plan,
+            terms,
             other=larger,
             usage=usage,
             forecast=forecast,
@@ -73,7 +74,7 @@ def _sold() -> list[Plan]:
 def _plan_advice(
     kind: pb.RecommendationKind.ValueType,
     message: str,
-    plan: Plan,
+    terms: Terms,
     *,
     other: Plan,
     usage: pb.Usage,
@@ -82,13 +83,13 @@ def _plan_advice(
     return pb.Recommendation(
         kind=kind,
         message=message,
-        current_plan_id=plan.plan_id,
+        current_plan_id=terms.plan_id,
         suggested_plan_id=other.plan_id,
-        potential_savings=money(plan.price - other.price) if other.price < plan.price else None,
-        current_price=money(plan.price),
+        potential_savings=money(terms.price_micro - other.price) if other.price < terms.price_micro else None,
+        current_price=money(terms.price_micro),
         suggested_price=None if other.price_micro is None else money(other.price),
         sessions_used=usage.sessions_used,
-        sessions_limit=plan.session_limit,
+        sessions_limit=terms.session_limit,
         suggested_sessions_limit=other.session_limit,
         usage_percentage=usage.usage_percentage,
         projected_sessions=forecast.projected_sessions,

@@ -6,34 +6,41 @@ Nothing leaves the process: an alert is read by ListAlerts and WatchAlerts, and 
 from __future__ import annotations
 
 import json
-import secrets
+from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from flowstack_protos.billing.v1 import alert_service_pb2 as pb
 from flowstack_protos.billing.v1 import budget_pb2
 
+from flowstack.testing._audit import Action, action_of
 from flowstack.testing._calls import Call, page_of
 from flowstack.testing._errors import FakeError, invalid_field
+from flowstack.testing._facts import facts_of_alert_settings
 from flowstack.testing._ids import new_id
 from flowstack.testing._plans import micro_of
 from flowstack.testing._time import datetime_of, timestamp
 
 if TYPE_CHECKING:
-    from flowstack.testing._world import Account, World
+    from flowstack.testing._records import Account
+    from flowstack.testing._world import World
 
-WATCH_S = 1.0
+WATCH_S: Final = 1.0
 """How often a watcher looks whether its caller is still there."""
+
+CALLS_PER_MINUTE: Final = 60
+"""Of SendAlert, and of RedeliverAlert."""
+MINUTE_US: Final = 60_000_000
 
 
 def fire_alerts(account: Account, now_us: int) -> None:
     """Writes the alerts that are due; each once for its period, threshold and limit."""
     grant = account.grant(now_us)
-    counts, period, limit = account.book.counts(grant.period), grant.period, grant.plan.session_limit
+    counts, period, limit = account.book.counts(grant.period), grant.period, grant.terms.session_limit
     used, ends = counts.managed + counts.byok, datetime_of(grant.period.end_us).date()
     for threshold in sorted(account.settings.thresholds):
-        if used * 100 < limit * threshold:
+        if not limit or used * 100 < limit * threshold:
             continue
         alert = pb.Alert(
             kind=pb.ALERT_KIND_USAGE_THRESHOLD,
@@ -79,8 +86,13 @@ def _append(account: Account, alert: pb.Alert, now_us: int, webhook_ids: Sequenc
         sink.webhook_id for sink in account.settings.sinks if not sink.kinds or alert.kind in sink.kinds
     ]
     for webhook_id in wanted:
-        alert.deliveries.add(webhook_id=webhook_id, state=pb.DELIVERY_STATE_PENDING)
+        _deliver(alert, webhook_id, now_us)
     account.alerts.append(alert)
+
+
+def _deliver(alert: pb.Alert, webhook_id: str, now_us: int) -> None:
+    due = timestamp(now_us)
+    alert.deliveries.add(webhook_id=webhook_id, state=pb.DELIVERY_STATE_PENDING, next_attempt_time=due)
 
 
 def webhook_of(account: Account, webhook_id: str) -> pb.Webhook:
@@ -111,16 +123,15 @@ class Alerts:
     ) -> pb.UpdateAlertSettingsResponse:
         """Sets the fields that the mask names."""
         wanted, fields = request.alert_settings, set(request.update_mask.paths)
-        if not fields or fields - {"thresholds", "sinks", "budget"}:
+        if fields - {"thresholds", "sinks", "budget"}:
             raise invalid_field("update_mask", "has to name thresholds, sinks or budget")
-        if "budget" in fields and wanted.HasField("budget"):
-            _check_budget(wanted.budget)
         with self._world.lock:
             account, now_us = self._world.account(call.account_id), self._world.clock.now_us()
+            account.refuse_deleted()
             if request.etag and request.etag != account.settings.etag:
                 raise FakeError(
                     "STALE_ETAG",
-                    "The settings have changed since they were read. Read them again, and decide again.",
+                    "The alert settings have changed since they were read. Read them again, and decide again.",
                     metadata={"etag": account.settings.etag},
                 )
             settings = pb.AlertSettings()
@@ -136,13 +147,11 @@ class Alerts:
                 settings.ClearField("budget")
                 if wanted.HasField("budget"):
                     settings.budget.CopyFrom(wanted.budget)
-            account.settings_version += 1
-            settings.etag = f"v{account.settings_version}"
-            settings.update_time.CopyFrom(timestamp(now_us))
-            account.settings = settings
+            if settings != account.settings:
+                put_settings(account, settings, action_of(call), now_us)
             fire_alerts(account, now_us)
             self._world.changed.notify_all()
-            return pb.UpdateAlertSettingsResponse(alert_settings=settings, entitlement_applied=True)
+            return pb.UpdateAlertSettingsResponse(alert_settings=account.settings, entitlement_applied=True)
 
     def list_alerts(self, call: Call, request: pb.ListAlertsRequest) -> pb.ListAlertsResponse:
         """The account's alerts, newest first."""
@@ -156,7 +165,7 @@ class Alerts:
             and (not begin or alert.create_time.ToMicroseconds() >= begin)
             and (not end or alert.create_time.ToMicroseconds() < end)
         ]
-        page, token = page_of(found, request.page_size, request.page_token)
+        page, token = page_of(found, call, request)
         return pb.ListAlertsResponse(alerts=page, next_page_token=token)
 
     def watch_alerts(self, call: Call, request: pb.WatchAlertsRequest) -> Iterator[pb.WatchAlertsResponse]:
@@ -178,68 +187,86 @@ class Alerts:
 
     def send_alert(self, call: Call, request: pb.SendAlertRequest) -> pb.SendAlertResponse:
         """An alert of the caller's own."""
-        if request.data_json:
-            try:
-                json.loads(request.data_json)
-            except ValueError:
-                raise invalid_field("data_json", "has to be JSON") from None
+        _check_object(request.data_json)
         alert = pb.Alert(
             kind=pb.ALERT_KIND_CUSTOM,
-            severity=request.severity or pb.ALERT_SEVERITY_INFO,
+            severity=request.severity or pb.ALERT_SEVERITY_WARNING,
             message=request.message,
             data_json=request.data_json,
         )
 
         def send() -> pb.SendAlertResponse:
-            account = self._world.account(call.account_id)
+            account, now_us = self._world.account(call.account_id), self._world.clock.now_us()
+            account.refuse_deleted()
+            _count_call(account, call.method, now_us)
             for webhook_id in request.webhook_ids:
                 webhook_of(account, webhook_id)
-            _append(account, alert, self._world.clock.now_us(), request.webhook_ids)
+            _append(account, alert, now_us, request.webhook_ids)
             self._world.changed.notify_all()
             return pb.SendAlertResponse(alert=alert)
 
         return self._world.once(call.account_id, request, send)
 
-    def create_webhook(self, call: Call, request: pb.CreateWebhookRequest) -> pb.CreateWebhookResponse:
-        """Makes a webhook, which is never called."""
-        address = urlsplit(request.url)
-        kind = request.format or pb.WEBHOOK_FORMAT_STANDARD
+    def redeliver_alert(self, call: Call, request: pb.RedeliverAlertRequest) -> pb.RedeliverAlertResponse:
+        """Has an alert wait for its delivery again, to one webhook or to all that it went to and that still exist."""
         with self._world.lock:
-            webhook = pb.Webhook(
-                webhook_id=new_id("wh_"),
-                account_id=call.account_id,
-                display_name=request.display_name,
-                redacted_url=f"{address.scheme}://{address.hostname}/…",
-                format=kind,
-                create_time=timestamp(self._world.clock.now_us()),
-            )
-            self._world.account(call.account_id).webhooks.append(webhook)
-        secret = "" if kind == pb.WEBHOOK_FORMAT_SLACK else f"whsec_{secrets.token_urlsafe(24)}"
-        return pb.CreateWebhookResponse(webhook=webhook, secret=secret)
-
-    def list_webhooks(self, call: Call, request: pb.ListWebhooksRequest) -> pb.ListWebhooksResponse:
-        """The webhooks, newest first."""
-        with self._world.lock:
-            webhooks = list(reversed(self._world.account(call.account_id).webhooks))
-        page, token = page_of(webhooks, request.page_size, request.page_token)
-        return pb.ListWebhooksResponse(webhooks=page, next_page_token=token)
-
-    def delete_webhook(self, call: Call, request: pb.DeleteWebhookRequest) -> pb.DeleteWebhookResponse:
-        """Deletes a webhook, and takes it out of the sinks."""
-        with self._world.lock:
-            account = self._world.account(call.account_id)
-            account.webhooks.remove(webhook_of(account, request.webhook_id))
-            kept = [sink for sink in account.settings.sinks if sink.webhook_id != request.webhook_id]
-            account.settings.ClearField("sinks")
-            account.settings.sinks.extend(kept)
-        return pb.DeleteWebhookResponse()
+            account, now_us = self._world.account(call.account_id), self._world.clock.now_us()
+            account.refuse_deleted()
+            alert = _alert_of(account, request.alert_id)
+            if request.webhook_id:
+                webhook_of(account, request.webhook_id)
+            _count_call(account, call.method, now_us)
+            existing = {webhook.webhook_id for webhook in account.webhooks}
+            went_to = {delivery.webhook_id for delivery in alert.deliveries}
+            wanted = {request.webhook_id} if request.webhook_id else went_to & existing
+            for delivery in alert.deliveries:
+                if delivery.webhook_id in wanted:
+                    delivery.state = pb.DELIVERY_STATE_PENDING
+                    delivery.next_attempt_time.CopyFrom(timestamp(now_us))
+            for webhook_id in wanted - went_to:
+                _deliver(alert, webhook_id, now_us)
+            return pb.RedeliverAlertResponse(alert=alert)
 
 
-def _check_budget(budget: budget_pb2.Budget) -> None:
-    amount = budget.max_monthly_cost
-    good = amount.currency_code == "USD" and 0 <= amount.units <= 1_000_000_000 and 0 <= amount.nanos <= 999_999_999
-    if not good or amount.nanos % 1000:
-        raise invalid_field(
-            "alert_settings.budget.max_monthly_cost",
-            "must be USD, in whole micro-dollars, from 0 to 1,000,000,000 dollars",
+def put_settings(account: Account, settings: pb.AlertSettings, action: Action, now_us: int) -> None:
+    """Puts settings in the place of the account's."""
+    account.settings_version += 1
+    settings.etag = f"al{account.settings_version}"
+    settings.update_time.CopyFrom(timestamp(now_us))
+    facts = facts_of_alert_settings(account.settings), facts_of_alert_settings(settings)
+    account.log.note(action, account.account_id, "alert_settings", account.account_id, *facts, now_us)
+    account.settings = settings
+
+
+def _alert_of(account: Account, alert_id: str) -> pb.Alert:
+    for alert in account.alerts:
+        if alert.alert_id == alert_id:
+            return alert
+    raise FakeError("ALERT_NOT_FOUND", "The account has no such alert. ListAlerts shows those that it has.")
+
+
+def _count_call(account: Account, method: str, now_us: int) -> None:
+    """Refuses more than so many calls within a minute."""
+    calls = account.alert_calls.setdefault(method, deque())
+    while calls and calls[0] <= now_us - MINUTE_US:
+        calls.popleft()
+    if len(calls) >= CALLS_PER_MINUTE:
+        wait_us = calls[0] + MINUTE_US - now_us
+        raise FakeError(
+            "ALERT_RATE_LIMITED",
+            f"At most {CALLS_PER_MINUTE} alerts a minute can be sent. Try again in {-(-wait_us // 1_000_000)} s.",
+            retry_after=timedelta(microseconds=wait_us),
         )
+    calls.append(now_us)
+
+
+def _check_object(text: str) -> None:
+    def refuse(_: str) -> NoReturn:
+        raise ValueError
+
+    try:
+        is_object = not text or isinstance(json.loads(text, parse_constant=refuse), dict)
+    except (ValueError, RecursionError):
+        is_object = False
+    if not is_object:
+        raise invalid_field("data_json", "must be a JSON object, or empty")

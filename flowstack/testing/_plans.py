@@ -11,6 +11,8 @@ from google.type.money_pb2 import Money
 from flowstack.testing._errors import FakeError
 from flowstack.testing._time import timestamp
 
+FREE: Final = "free"
+
 _SOLD_SINCE_US: Final = 1_704_067_200_000_000
 """2024-01-01T00:00:00Z."""
 
@@ -121,17 +123,27 @@ OFFER: Final = plan_pb2.Offer(
 )
 
 
-def plan_for_sale(plan_id: str) -> Plan:
+def plan_of(plan_id: str, version: int = 0) -> Plan:
+    """A plan of the catalogue, which has one version of each.
+
+    Raises:
+        FakeError: PLAN_NOT_FOUND.
+    """
+    plan = PLANS.get(plan_id)
+    if plan is None or version > 1:
+        raise FakeError(
+            "PLAN_NOT_FOUND", "The catalogue has no such plan on sale. ListPlans shows those that there are."
+        )
+    return plan
+
+
+def plan_for_sale(plan_id: str, version: int = 0) -> Plan:
     """A plan that an account may choose.
 
     Raises:
         FakeError: PLAN_NOT_FOUND; CONTRACT_REQUIRED for one that is sold by contract.
     """
-    plan = PLANS.get(plan_id)
-    if plan is None:
-        raise FakeError(
-            "PLAN_NOT_FOUND", "The catalogue has no such plan on sale. ListPlans shows those that there are."
-        )
+    plan = plan_of(plan_id, version)
     if plan.price_micro is None:
         raise FakeError(
             "CONTRACT_REQUIRED",

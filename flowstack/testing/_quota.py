@@ -13,7 +13,7 @@ from typing import Final
 from flowstack_protos.type.v1 import type_pb2 as types
 
 from flowstack.testing._errors import FakeError
-from flowstack.testing._plans import Plan
+from flowstack.testing._terms import Terms
 from flowstack.testing._time import DAY_US, Period, optional_timestamp, rfc3339, timestamp
 
 REQUEST_ID_KEPT_US: Final = DAY_US
@@ -40,6 +40,13 @@ class Session:
     resolve_us: int = 0
     outcome: types.SessionOutcome | None = None
     release_reason: types.ReleaseReason.ValueType = types.RELEASE_REASON_UNSPECIFIED
+
+    @property
+    def counts_as(self) -> types.CredentialMode.ValueType:
+        """Whose credentials it is counted under: those that served it, else those of the first choice."""
+        if self.outcome is not None and self.outcome.served_credential_mode:
+            return self.outcome.served_credential_mode
+        return self.candidates[0].credential_mode
 
     @property
     def state_name(self) -> str:
@@ -69,7 +76,7 @@ class Session:
 class Grant:
     """What an account may do now."""
 
-    plan: Plan
+    terms: Terms
     period: Period
     refusal: FakeError | None = None
     """SUBSCRIPTION_ENDED or a block, where there is one."""
@@ -142,8 +149,7 @@ class SessionBook:
             session.release_reason = release_reason
             return True
         session.state = _COMMITTED
-        mode = outcome.served_credential_mode or session.candidates[0].credential_mode
-        if mode == types.CREDENTIAL_MODE_MANAGED:
+        if session.counts_as == types.CREDENTIAL_MODE_MANAGED:
             counts.managed += 1
         else:
             counts.byok += 1
@@ -151,25 +157,25 @@ class SessionBook:
 
     def quota(self, grant: Grant) -> types.Quota:
         """The account's quota, and whether a reservation would be granted now."""
-        plan, counts = grant.plan, self.counts(grant.period)
+        terms, counts = grant.terms, self.counts(grant.period)
         used = counts.managed + counts.byok
         # A reservation on the caller's own credentials: what can be refused of it is the account's own state.
         refusal = self._refusal(grant, ())
         return types.Quota(
             account_id=self.account_id,
-            plan_id=plan.plan_id,
+            plan_id=terms.plan_id,
             period_start_time=timestamp(grant.period.start_us),
             period_end_time=timestamp(grant.period.end_us),
-            session_limit=plan.session_limit,
+            session_limit=terms.session_limit,
             sessions_committed=used,
             managed_sessions=counts.managed,
             byok_sessions=counts.byok,
             sessions_reserved=counts.reserved,
-            sessions_remaining=max(0, plan.session_limit - used - counts.reserved),
-            managed_providers=plan.managed_providers,
-            max_concurrent_sessions=plan.max_concurrent_sessions or 0,
-            max_output_tokens=plan.max_output_tokens,
-            max_tool_rounds=plan.max_tool_rounds,
+            sessions_remaining=max(0, terms.session_limit - used - counts.reserved),
+            managed_providers=terms.managed_providers,
+            max_concurrent_sessions=terms.max_concurrent_sessions,
+            max_output_tokens=terms.max_output_tokens,
+            max_tool_rounds=terms.max_tool_rounds,
             sessions_available=refusal is None,
             refusal_reason="" if refusal is None else refusal.reason,
         )
@@ -177,26 +183,26 @@ class SessionBook:
     def _refusal(self, grant: Grant, candidates: Sequence[types.Candidate]) -> FakeError | None:
         if grant.refusal is not None:
             return grant.refusal
-        plan = grant.plan
+        terms = grant.terms
         for candidate in candidates:
             managed = candidate.credential_mode == types.CREDENTIAL_MODE_MANAGED
-            if managed and candidate.provider not in plan.managed_providers:
+            if managed and candidate.provider not in terms.managed_providers:
                 return FakeError(
                     "BYOK_REQUIRED",
-                    f"The plan {plan.plan_id} does not include {candidate.provider}. "
+                    f"The plan {terms.plan_id} does not include {candidate.provider}. "
                     "Send credentials of your own for it, or change the plan.",
-                    metadata={"provider": candidate.provider, "plan": plan.plan_id},
+                    metadata={"provider": candidate.provider, "plan": terms.plan_id},
                 )
         counts = self.counts(grant.period)
         in_use = counts.managed + counts.byok + counts.reserved
-        if in_use >= plan.session_limit:
+        if in_use >= terms.session_limit:
             return _quota_exceeded(in_use, grant)
-        most = plan.max_concurrent_sessions
-        if most is not None and self._running >= most:
+        most = terms.max_concurrent_sessions
+        if self._running >= most:
             return FakeError(
                 "CONCURRENCY_LIMIT_EXCEEDED",
-                f"The plan {plan.plan_id} runs {most} sessions at once. Try again when one is over.",
-                metadata={"limit": str(most), "plan": plan.plan_id},
+                f"The plan {terms.plan_id} runs {most} sessions at once. Try again when one is over.",
+                metadata={"limit": str(most), "plan": terms.plan_id},
                 retry_after=CONCURRENCY_RETRY_AFTER,
             )
         return None
@@ -209,16 +215,16 @@ def _still_holds(holder: Session, now_us: int) -> bool:
 
 
 def _quota_exceeded(in_use: int, grant: Grant) -> FakeError:
-    plan, reset_time = grant.plan, rfc3339(grant.period.end_us)
-    next_step = f"Upgrade to {plan.upgrade_plan_id} or wait" if plan.upgrade_plan_id else "Wait"
+    terms, reset_time = grant.terms, rfc3339(grant.period.end_us)
+    next_step = f"Upgrade to {terms.upgrade_plan_id} or wait" if terms.upgrade_plan_id else "Wait"
     return FakeError(
         "SESSION_QUOTA_EXCEEDED",
-        f"All {plan.session_limit} sessions of the period are used or running. {next_step} until {reset_time}.",
+        f"All {terms.session_limit} sessions of the period are used or running. {next_step} until {reset_time}.",
         metadata={
             "current_usage": str(in_use),
-            "limit": str(plan.session_limit),
-            "plan": plan.plan_id,
+            "limit": str(terms.session_limit),
+            "plan": terms.plan_id,
             "reset_time": reset_time,
-            "upgrade_plan": plan.upgrade_plan_id,
+            "upgrade_plan": terms.upgrade_plan_id,
         },
     )

@@ -13,13 +13,15 @@ from flowstack_protos.type.v1 import type_pb2 as types
 
 from flowstack.testing._calls import Call, page_of
 from flowstack.testing._endings import Cause
-from flowstack.testing._errors import FakeError, Violation, invalid_field, invalid_request
+from flowstack.testing._errors import FakeError, Violation, invalid_request
 from flowstack.testing._replies import check_labels
 from flowstack.testing._session import Conversation, Limits
 from flowstack.testing._tools import Inbox
 from flowstack.testing._world import World
 
 FIRST_MESSAGE_S: Final = 30.0
+MODELS_DEFAULT: Final = 100
+"""On a page."""
 
 MODELS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = MappingProxyType(
     {
@@ -74,7 +76,7 @@ class Router:
             raise _unknown_provider(request.provider)
         with self._world.lock:
             account = self._world.account(call.account_id)
-            managed = account.grant(self._world.clock.now_us()).plan.managed_providers
+            managed = account.grant(self._world.clock.now_us()).terms.managed_providers
         models = [
             pb.Model(
                 provider=provider,
@@ -89,7 +91,7 @@ class Router:
             for name, aliases in sorted(names.items())
             if request.provider in ("", provider)
         ]
-        page, token = page_of(models, request.page_size, request.page_token)
+        page, token = page_of(models, call, request, newest_first=False, size_default=MODELS_DEFAULT)
         return pb.ListModelsResponse(models=page, next_page_token=token)
 
     def _run(self, call: Call, request: pb.CompleteRequest, inbox: Inbox | None) -> Iterator[pb.CompletionEvent]:
@@ -199,11 +201,6 @@ def _check(request: pb.CompleteRequest) -> None:
         FakeError: INVALID_REQUEST, with every field that breaks a rule.
     """
     names = [tool.name for tool in request.tools]
-    if len(set(names)) < len(names):
-        raise invalid_field("tools", "names of tools must be unique")
-    kinds = [credential.WhichOneof("credentials") for credential in request.byok]
-    if len(set(kinds)) < len(kinds):
-        raise invalid_field("byok", "at most one credential for each provider")
     violations = [*_message_violations(request), *_tool_violations(request, names)]
     if request.HasField("response_schema_json") and not _is_object(request.response_schema_json):
         violations.append(Violation("response_schema_json", "has to be a JSON object"))

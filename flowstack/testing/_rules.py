@@ -1,20 +1,21 @@
 """The rules that the contracts put on messages (buf.validate), as far as users' mistakes meet them.
 
 Lengths, patterns, ranges, numbers of items and what has to be set are read from the messages' own descriptors, so that
-they are the real services' rules. Those across fields are CEL expressions, which are not evaluated here: the servicers
-check the few of them that matter.
+they are the real services' rules. Those across fields are CEL expressions, which `_cross_rules` restates.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from flowstack_protos.buf.validate import validate_pb2
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
+from flowstack.testing._cross_rules import CROSS_RULES
 from flowstack.testing._errors import Violation, invalid_request
 
 
@@ -37,6 +38,13 @@ def _message(message: Any, path: str) -> Iterator[Violation]:
             yield Violation(f"{path}{oneof.name}", "exactly one field is required in oneof")
     for field in descriptor.fields:
         yield from _field(message, field, f"{path}{field.name}")
+    yield from _crossed(message, descriptor.GetOptions().Extensions[validate_pb2.message].cel, path.removesuffix("."))
+
+
+def _crossed(value: Any, rules: Iterable[validate_pb2.Rule], path: str) -> Iterator[Violation]:
+    for rule in rules:
+        if not CROSS_RULES[rule.id](value):
+            yield Violation(path, rule.message)
 
 
 def _field(message: Any, field: FieldDescriptor, path: str) -> Iterator[Violation]:
@@ -44,6 +52,7 @@ def _field(message: Any, field: FieldDescriptor, path: str) -> Iterator[Violatio
     value = getattr(message, field.name)
     if field.is_repeated:
         yield from _many(value, field, rules, path)
+        yield from _crossed(value, rules.cel, path)
         return
     is_set = message.HasField(field.name) if field.has_presence else bool(value)
     if not is_set and (field.has_presence or rules.ignore == validate_pb2.IGNORE_IF_ZERO_VALUE):
@@ -79,6 +88,9 @@ def _value(value: Any, field: FieldDescriptor, rules: validate_pb2.FieldRules, p
             yield from _message(value, f"{path}.")
         elif field.message_type.full_name == "google.protobuf.Duration":
             yield from _duration(value.ToTimedelta().total_seconds(), rules.duration, path)
+        elif field.message_type.full_name == "google.protobuf.Timestamp":
+            yield from _timestamp(value, rules.timestamp, path)
+        yield from _crossed(value, rules.cel, path)
     elif field.type in _CHECKS:
         yield from _CHECKS[field.type](value, rules, path)
     elif field.enum_type is not None:
@@ -114,6 +126,13 @@ def _duration(seconds: float, rules: validate_pb2.DurationRules, path: str) -> I
         yield Violation(path, f"value must be greater than or equal to {rules.gte.seconds}s")
     if rules.HasField("lte") and seconds > rules.lte.ToTimedelta().total_seconds():
         yield Violation(path, f"value must be less than or equal to {rules.lte.seconds}s")
+
+
+def _timestamp(value: Timestamp, rules: validate_pb2.TimestampRules, path: str) -> Iterator[Violation]:
+    if rules.HasField("gte") and (value.seconds, value.nanos) < (rules.gte.seconds, rules.gte.nanos):
+        yield Violation(path, "value must be at or after 1970-01-01T00:00:00Z")
+    if rules.HasField("lt") and (value.seconds, value.nanos) >= (rules.lt.seconds, rules.lt.nanos):
+        yield Violation(path, "value must be before 2100-01-01T00:00:00Z")
 
 
 def _number(value: float, rules: Any, path: str) -> Iterator[Violation]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
@@ -23,15 +23,19 @@ from google.protobuf.message_factory import GetMessageClass
 
 from flowstack.testing._accounts import Accounts
 from flowstack.testing._alerts import Alerts
+from flowstack.testing._audit import AuditReader
 from flowstack.testing._billing import Subscriptions
 from flowstack.testing._calls import Call
 from flowstack.testing._endings import Cause
-from flowstack.testing._errors import FakeError, abort
+from flowstack.testing._errors import FakeError, abort, invalid_field
+from flowstack.testing._history import UsageHistory
+from flowstack.testing._invoicing import Invoices
 from flowstack.testing._router import Router
 from flowstack.testing._rules import check
 from flowstack.testing._session import Limits
 from flowstack.testing._usage import UsageReader
 from flowstack.testing._vault import Vault
+from flowstack.testing._webhooks import Webhooks
 from flowstack.testing._world import World
 
 THREADS_MAX: Final = 2_000
@@ -52,6 +56,9 @@ _ADMIN_ONLY: Final = frozenset(
         "CreateCreditNote",
     }
 )
+_ALL_ACCOUNTS: Final = frozenset({"ListAuditEvents", "ReconcileUsage"})
+"""Where the operator who names no account means all of them."""
+
 _INTERNAL: Final = frozenset({"AuthenticateApiKey"})
 
 Behavior = Callable[[Call, Any], Any]
@@ -70,20 +77,20 @@ class Server:
             ("grpc.so_reuseport", 0),
         )
         self._server = grpc.server(self._pool, options=options)
-        implementations: list[tuple[Any, str, object]] = [
-            (router_service_pb2, "RouterService", Router(world, limits)),
-            (account_service_pb2, "AccountService", Accounts(world)),
-            (subscription_service_pb2, "SubscriptionService", Subscriptions(world)),
-            (usage_service_pb2, "UsageService", UsageReader(world)),
-            (alert_service_pb2, "AlertService", Alerts(world)),
-            (invoice_service_pb2, "InvoiceService", object()),
-            (audit_service_pb2, "AuditService", object()),
-            (vault_service_pb2, "VaultService", Vault(world)),
+        services: list[tuple[Any, str, tuple[object, ...]]] = [
+            (router_service_pb2, "RouterService", (Router(world, limits),)),
+            (account_service_pb2, "AccountService", (Accounts(world),)),
+            (subscription_service_pb2, "SubscriptionService", (Subscriptions(world),)),
+            (usage_service_pb2, "UsageService", (UsageReader(world), UsageHistory(world))),
+            (alert_service_pb2, "AlertService", (Alerts(world), Webhooks(world))),
+            (invoice_service_pb2, "InvoiceService", (Invoices(world),)),
+            (audit_service_pb2, "AuditService", (AuditReader(world),)),
+            (vault_service_pb2, "VaultService", (Vault(world),)),
         ]
-        for module, name, implementation in implementations:
+        for module, name, implementations in services:
             descriptor = module.DESCRIPTOR.services_by_name[name]
             handler = grpc.method_handlers_generic_handler(
-                descriptor.full_name, self._handlers(descriptor, implementation)
+                descriptor.full_name, self._handlers(descriptor, implementations)
             )
             self._server.add_generic_rpc_handlers((handler,))
         self.port = self._server.add_insecure_port("127.0.0.1:0")
@@ -101,24 +108,24 @@ class Server:
         self._pool.shutdown(wait=True)
 
     def _handlers(
-        self, service: ServiceDescriptor, implementation: object
+        self, service: ServiceDescriptor, implementations: Sequence[object]
     ) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
-        return {method.name: self._handler(method, implementation) for method in service.methods}
+        return {method.name: self._handler(method, implementations) for method in service.methods}
 
-    def _handler(self, method: MethodDescriptor, implementation: object) -> grpc.RpcMethodHandler[Any, Any]:
-        behavior: Behavior | None = getattr(implementation, _snake(method.name), None)
+    def _handler(self, method: MethodDescriptor, implementations: Sequence[object]) -> grpc.RpcMethodHandler[Any, Any]:
+        behavior = _behavior_of(method, implementations)
         decode = GetMessageClass(method.input_type).FromString
 
         def unary(request: Any, context: grpc.ServicerContext) -> Any:
             try:
-                return self._served(behavior)(self._admit(method, request, context), request)
+                return behavior(self._admit(method, request, context), request)
             except FakeError as error:
                 abort(context, error)
 
         def stream(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
             try:
                 checked = None if method.client_streaming else request
-                yield from self._served(behavior)(self._admit(method, checked, context), request)
+                yield from behavior(self._admit(method, checked, context), request)
             except FakeError as error:
                 abort(context, error)
 
@@ -127,11 +134,6 @@ class Server:
         if method.server_streaming:
             return grpc.unary_stream_rpc_method_handler(stream, decode, _encode)
         return grpc.unary_unary_rpc_method_handler(unary, decode, _encode)
-
-    def _served(self, behavior: Behavior | None) -> Behavior:
-        if behavior is None:
-            raise FakeError("METHOD_NOT_AVAILABLE", "This method is declared but not served by the fake.")
-        return behavior
 
     def _admit(self, method: MethodDescriptor, request: Any, context: grpc.ServicerContext) -> Call:
         """Who calls, after the request was checked.
@@ -155,19 +157,40 @@ class Server:
                 "The API key belongs to another account than account_id names. "
                 "Leave account_id out or use that account's key.",
             )
-        return Call(account_id, api_key_id, is_admin, context)
+        if is_admin and not named and method.name not in _ALL_ACCOUNTS and hasattr(request, "account_id"):
+            raise invalid_field("account_id", "must be set in a call with the admin token")
+        return Call(
+            account_id,
+            api_key_id,
+            is_admin,
+            context,
+            f"{method.containing_service.name}.{method.name}",
+            getattr(request, "request_id", ""),
+            getattr(request, "reason", ""),
+        )
 
     def _authenticate(self, token: str) -> tuple[str, str]:
         with self._world.lock:
             key = self._world.keys.get(token)
             if key is None:
                 raise FakeError("API_KEY_INVALID", "The API key is not known here. Check it, or create a new one.")
-            state = key.state_at(self._world.clock.now_us())
+            now_us = self._world.clock.now_us()
+            state = key.state_at(now_us)
         if state == account_service_pb2.API_KEY_STATE_REVOKED:
             raise FakeError("API_KEY_REVOKED", "The API key was revoked. Use another one.")
         if state == account_service_pb2.API_KEY_STATE_EXPIRED:
             raise FakeError("API_KEY_EXPIRED", "The API key has expired. Use another one.")
+        key.last_use_us = now_us
         return key.account_id, key.api_key_id
+
+
+def _behavior_of(method: MethodDescriptor, implementations: Sequence[object]) -> Behavior:
+    """What serves a method; nobody is admitted to those that services call among themselves, so nothing does."""
+    name = _snake(method.name)
+    behaviors = [getattr(one, name) for one in implementations if hasattr(one, name)]
+    if not behaviors and method.name not in _INTERNAL:
+        raise AssertionError(f"the fake has no {method.full_name}")
+    return behaviors[0] if behaviors else lambda *_: None
 
 
 def _bearer(context: grpc.ServicerContext) -> str:

@@ -21,8 +21,10 @@ from flowstack.testing._alerts import fire_alerts
 from flowstack.testing._endings import RATE_LIMIT_RETRY, Cause, Ending, Failed, Progress, decide, explanation
 from flowstack.testing._errors import FakeError
 from flowstack.testing._quota import Session
+from flowstack.testing._records import Account
+from flowstack.testing._settling import settle
 from flowstack.testing._tools import Inbox, ToolLoop, ToolLoopError
-from flowstack.testing._world import Account, World
+from flowstack.testing._world import World
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,8 @@ class Conversation:
                 cause = self._cause
             ending = decide(cause, self._progress, finish_reason)
             outcome = self._resolve(ending)
-            after = self._account.book.quota(self._account.grant(self._world.clock.now_us()))
+            account = self._world.account(self._account.account_id)
+            after = account.book.quota(account.grant(self._world.clock.now_us()))
         if cause is Cause.CLIENT_GONE:
             return
         if ending.error:
@@ -234,6 +237,7 @@ class Conversation:
             outcome.served_credential_mode = served.credential_mode
         world, now_us = self._world, self._world.clock.now_us()
         if self._account.book.resolve(self._session, now_us, outcome, ending.release_reason):
+            settle(self._account, now_us)
             fire_alerts(self._account, now_us)
             world.changed.notify_all()
         return self._session.outcome or outcome

@@ -1,24 +1,51 @@
-"""A subscription: what plan holds, what is pending, and what time does to both. Pure: the time comes in.
+"""A subscription, its changes, and its schedule: what comes into force when. Pure.
 
-upgrade      at once; the price difference is charged in full, the anchor stays
-free → paid  at once, a new subscription with its own anchor and fee
-downgrade    with the next period; can be reverted until then
-cancel       at the period's end; can be reverted until then
+Whatever changes the terms is put on the schedule, and one rule says when it begins:
+
+a higher or equal price     at its moment; the difference is charged in full, the anchor stays
+a lower price               with the first period that starts at or after it and is not invoiced yet
+a price after `free`        a new subscription begins at its moment, with its own anchor and fee
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Final
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final, NamedTuple
 
 from flowstack_protos.billing.v1 import subscription_service_pb2 as pb
 
-from flowstack.testing._errors import FakeError
-from flowstack.testing._ids import new_id
-from flowstack.testing._plans import Plan, money
+from flowstack.testing._plans import money
+from flowstack.testing._terms import Terms
 from flowstack.testing._time import Period, optional_timestamp, period_at, timestamp
 
-FREE: Final = "free"
+FOREVER_US: Final = 2**62
+"""After every time that the fake deals with."""
+
+
+class ScheduledKind(Enum):
+    """What brings new terms."""
+
+    PLAN = auto()
+    """A change that the customer can still revert."""
+    CONTRACT_START = auto()
+    CONTRACT_END = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """Terms to come."""
+
+    effective_us: int
+    """The earliest moment."""
+    kind: ScheduledKind
+    terms: Terms | None
+    """None where the subscription ends instead."""
+    change_id: str
+    """Empty for the end of a contract, which nobody asks for by itself."""
+    starts_anew: bool = False
+    contract_id: str = ""
+    """Of the end of a contract: which one."""
 
 
 @dataclass(slots=True)
@@ -29,12 +56,14 @@ class Change:
     subscription_id: str
     kind: pb.ChangeKind.ValueType
     state: pb.ChangeState.ValueType
-    before: Plan
-    after: Plan | None
+    before: Terms | None
+    """None where there were none: the account's first subscription."""
+    after: Terms | None
     """None where the subscription ends."""
     request_us: int
     effective_us: int
     amount_micro: int = 0
+    invoice_id: str = ""
     drop_us: int = 0
     request_id: str = ""
 
@@ -45,204 +74,176 @@ class Change:
             subscription_id=self.subscription_id,
             kind=self.kind,
             state=self.state,
-            from_terms=terms_to_proto(self.before),
-            to_terms=None if self.after is None else terms_to_proto(self.after),
+            from_terms=None if self.before is None else self.before.to_proto(),
+            to_terms=None if self.after is None else self.after.to_proto(),
             request_time=timestamp(self.request_us),
             effective_time=timestamp(self.effective_us),
             drop_time=optional_timestamp(self.drop_us),
             amount=money(self.amount_micro),
+            invoice_id=self.invoice_id,
             request_id=self.request_id,
         )
 
 
-@dataclass(slots=True)
-class Subscription:
-    """An account's subscription, and the changes of all that it has had."""
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """An account's own terms on top of a plan."""
 
-    account_id: str
-    plan: Plan
-    anchor_us: int
+    offer_id: str
+    terms: Terms
+    effective_us: int
+    end_us: int
+    """0 for no end."""
+    reference: str
+
+    def to_proto(self) -> pb.Contract:
+        """The contract on the wire, with what the offer and the plan filled in."""
+        terms = self.terms
+        return pb.Contract(
+            contract_id=terms.contract_id,
+            plan_id=terms.plan_id,
+            plan_version=1,
+            offer_id=self.offer_id,
+            effective_time=timestamp(self.effective_us),
+            end_time=optional_timestamp(self.end_us),
+            price=money(terms.price_micro),
+            session_limit=terms.session_limit,
+            managed_providers=terms.managed_providers,
+            max_concurrent_sessions=terms.max_concurrent_sessions,
+            max_output_tokens=terms.max_output_tokens,
+            max_tool_rounds=terms.max_tool_rounds,
+            support_level=terms.support_level,
+            features=terms.features,
+            reference=self.reference,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """An account's subscription to a plan."""
+
     subscription_id: str
-    billed_us: int = 0
-    """The end of what has been charged."""
+    account_id: str
+    terms: Terms
+    anchor_us: int
+    """The start, from which every period is counted."""
+    billed_us: int
+    """Start of the first period whose fee is not invoiced yet."""
     end_us: int = 0
-    pending: Change | None = None
+    """When it ends or ended; 0 while it renews."""
     version: int = 1
-    changes: tuple[Change, ...] = ()
-    charges: dict[int, int] = field(default_factory=dict)
-    """Micro-dollars by the start of the period."""
+    schedule: tuple[Scheduled, ...] = ()
+    contract: Contract | None = None
+    """The one that was put last, while it holds or is to come."""
+    cancel_change_id: str = ""
+    """The cancellation that waits for `end_us`."""
 
     @property
     def etag(self) -> str:
         """Changes with the subscription."""
         return f"s{self.version}"
 
-    def settle(self, now_us: int) -> None:
-        """Brings about what is due: pending changes, the end, the fees of periods that have begun."""
-        if not self.billed_us:
-            self.billed_us = self.anchor_us
-        while True:
-            pending = self.pending
-            if pending is not None and pending.effective_us <= min(now_us, self.billed_us):
-                pending.state = pb.CHANGE_STATE_APPLIED
-                self.pending = None
-                self.version += 1
-                if pending.after is not None:
-                    self.plan = pending.after
-            if self.billed_us > now_us or (self.end_us and self.billed_us >= self.end_us):
-                return
-            period = period_at(self.anchor_us, self.billed_us)
-            self._charge(period.start_us, self.plan.price)
-            self.billed_us = period.end_us
+    @property
+    def pending_change_id(self) -> str:
+        """The downgrade or cancellation that can still be reverted; empty for none."""
+        plans = [item.change_id for item in self.schedule if item.kind is ScheduledKind.PLAN]
+        return plans[0] if plans else self.cancel_change_id
 
     def has_ended(self, now_us: int) -> bool:
-        """Whether it was cancelled and its last period is over."""
+        """Whether its last period is over."""
         return bool(self.end_us) and now_us >= self.end_us
 
     def period(self, now_us: int) -> Period:
         """The present period; the last one where it has ended."""
         return period_at(self.anchor_us, self.end_us - 1 if self.has_ended(now_us) else now_us)
 
-    def change_plan(self, plan: Plan, now_us: int, request_id: str) -> Change:
-        """Changes the plan, in the direction that the prices decide. Drops what is pending."""
-        ended = self.has_ended(now_us)
-        dropped = False if ended else self._drop_pending(now_us)
-        if plan is self.plan and not ended:
-            change = self._change(pb.CHANGE_KIND_NONE, plan, now_us, request_id)
-            if dropped:
-                self._note(change)
-            else:
-                change.change_id = ""
-            return change
-        if ended or (self.plan.plan_id == FREE and plan.price > 0):
-            return self._start(plan, now_us, request_id)
-        difference = plan.price - self.plan.price
-        if difference < 0:
-            change = self._change(pb.CHANGE_KIND_DOWNGRADE, plan, now_us, request_id)
-            change.state, change.effective_us = pb.CHANGE_STATE_PENDING, self.billed_us
-            self.pending = change
-        else:
-            kind = pb.CHANGE_KIND_UPGRADE if difference else pb.CHANGE_KIND_LATERAL
-            change = self._change(kind, plan, now_us, request_id)
-            change.amount_micro = difference
-            self._charge(self.period(now_us).start_us, difference)
-            self.plan = plan
-        self._note(change)
-        return change
 
-    def cancel(self, now_us: int, request_id: str) -> Change:
-        """Ends it with its period; a second cancellation is answered with the first.
+class Dated(NamedTuple):
+    """Terms to come, with the moment at which they begin."""
 
-        Raises:
-            FakeError: SUBSCRIPTION_ENDED.
-        """
-        self._refuse_ended(now_us)
-        if self.end_us and self.pending is not None:
-            return self.pending
-        self._drop_pending(now_us)
-        change = self._change(pb.CHANGE_KIND_CANCELLATION, None, now_us, request_id)
-        change.state, change.effective_us = pb.CHANGE_STATE_PENDING, self.billed_us
-        self.pending, self.end_us = change, self.billed_us
-        self._note(change)
-        return change
-
-    def revert(self, now_us: int, request_id: str) -> Change:
-        """Drops the pending downgrade or cancellation.
-
-        Raises:
-            FakeError: SUBSCRIPTION_ENDED, NO_PENDING_CHANGE.
-        """
-        self._refuse_ended(now_us)
-        if not self._drop_pending(now_us):
-            raise FakeError(
-                "NO_PENDING_CHANGE",
-                "Neither a downgrade nor a cancellation is pending, so there is none to revert.",
-            )
-        change = self._change(pb.CHANGE_KIND_REVERT, self.plan, now_us, request_id)
-        self._note(change)
-        return change
-
-    def copy(self) -> Subscription:
-        """One that a preview may change."""
-        pending = None if self.pending is None else replace(self.pending)
-        return replace(self, pending=pending, charges=dict(self.charges))
-
-    def _start(self, plan: Plan, now_us: int, request_id: str) -> Change:
-        change = self._change(pb.CHANGE_KIND_START, plan, now_us, request_id)
-        self.subscription_id = change.subscription_id = new_id("sub_")
-        self.plan, self.anchor_us, self.billed_us, self.end_us, self.pending = plan, now_us, now_us, 0, None
-        change.amount_micro = plan.price
-        self._note(change)
-        self.settle(now_us)
-        return change
-
-    def _change(self, kind: pb.ChangeKind.ValueType, after: Plan | None, now_us: int, request_id: str) -> Change:
-        return Change(
-            new_id("chg_"),
-            self.subscription_id,
-            kind,
-            pb.CHANGE_STATE_APPLIED,
-            self.plan,
-            after,
-            now_us,
-            now_us,
-            request_id=request_id,
-        )
-
-    def _note(self, change: Change) -> None:
-        self.changes = (change, *self.changes)
-        self.version += 1
-
-    def _charge(self, period_start_us: int, amount_micro: int) -> None:
-        self.charges[period_start_us] = self.charges.get(period_start_us, 0) + amount_micro
-
-    def _drop_pending(self, now_us: int) -> bool:
-        if self.pending is None:
-            return False
-        self.pending.state, self.pending.drop_us = pb.CHANGE_STATE_DROPPED, now_us
-        self.pending, self.end_us = None, 0
-        return True
-
-    def _refuse_ended(self, now_us: int) -> None:
-        if self.has_ended(now_us):
-            raise FakeError(
-                "SUBSCRIPTION_ENDED", "The subscription has ended. ChangePlan starts a new one, on any plan."
-            )
-
-    def to_proto(self, now_us: int) -> pb.Subscription:
-        """The subscription on the wire."""
-        state = pb.SUBSCRIPTION_STATE_CANCELLING if self.end_us else pb.SUBSCRIPTION_STATE_ACTIVE
-        period = self.period(now_us)
-        return pb.Subscription(
-            subscription_id=self.subscription_id,
-            account_id=self.account_id,
-            state=pb.SUBSCRIPTION_STATE_ENDED if self.has_ended(now_us) else state,
-            plan_id=self.plan.plan_id,
-            plan_version=1,
-            terms=terms_to_proto(self.plan),
-            anchor_time=timestamp(self.anchor_us),
-            period_start_time=timestamp(period.start_us),
-            period_end_time=timestamp(period.end_us),
-            start_time=timestamp(self.anchor_us),
-            end_time=optional_timestamp(self.end_us),
-            pending_change=None if self.pending is None else self.pending.to_proto(),
-            entitlement_revision=self.version,
-            entitlement_applied=True,
-            etag=self.etag,
-        )
+    effective_us: int
+    item: Scheduled
+    starts_anew: bool
 
 
-def terms_to_proto(plan: Plan) -> pb.SubscriptionTerms:
-    """A plan's terms on the wire."""
-    return pb.SubscriptionTerms(
-        plan_id=plan.plan_id,
-        plan_version=1,
-        price=money(plan.price),
-        session_limit=plan.session_limit,
-        managed_providers=plan.managed_providers,
-        max_concurrent_sessions=plan.max_concurrent_sessions or 0,
-        max_output_tokens=plan.max_output_tokens,
-        max_tool_rounds=plan.max_tool_rounds,
-        support_level=plan.support_level,
-        features=plan.features,
-    )
+def timeline(subscription: Subscription) -> list[Dated]:
+    """The scheduled terms that will begin, with their moments, in order; nothing follows a new subscription."""
+    dated: list[Dated] = []
+    superseded = superseded_ends(subscription)
+    for item in subscription.schedule:
+        if item in superseded:
+            continue
+        while True:
+            before = terms_before(subscription, dated)
+            entry = _place(subscription, item, before)
+            if not dated or dated[-1].effective_us < entry.effective_us:
+                break
+            dated.pop()  # overtaken before it begins
+        ended_us = dated[-1].effective_us if dated and dated[-1].item.terms is None else subscription.end_us
+        if 0 < ended_us <= entry.effective_us and not item.starts_anew:
+            continue
+        if item.kind is ScheduledKind.CONTRACT_END and item.contract_id != before.contract_id:
+            continue
+        dated.append(entry)
+        if entry.starts_anew:
+            break
+    return dated
+
+
+def superseded_ends(subscription: Subscription) -> list[Scheduled]:
+    """Ends of a contract that another one replaces before: it holds until that one begins, which may be later."""
+    superseded: list[Scheduled] = []
+    coming: Terms | None = None
+    for item in subscription.schedule:
+        if item.kind is ScheduledKind.CONTRACT_START:
+            coming = item.terms
+        elif item.kind is ScheduledKind.CONTRACT_END and coming and item.contract_id != coming.contract_id:
+            superseded.append(item)
+    return superseded
+
+
+def terms_before(subscription: Subscription, dated: list[Dated]) -> Terms:
+    """The terms that hold once all of `dated` have begun."""
+    begun = [entry.item.terms for entry in dated if entry.item.terms is not None]
+    return begun[-1] if begun else subscription.terms
+
+
+def _place(subscription: Subscription, item: Scheduled, before: Terms) -> Dated:
+    if item.terms is None:
+        return Dated(_next_boundary_us(subscription, item.effective_us), item, False)
+    if item.starts_anew or (before.are_free and item.terms.price_micro > 0):
+        return Dated(item.effective_us, item, True)
+    if item.terms.price_micro < before.price_micro:
+        return Dated(_next_boundary_us(subscription, item.effective_us), item, False)
+    return Dated(item.effective_us, item, False)
+
+
+def _next_boundary_us(subscription: Subscription, moment_us: int) -> int:
+    if moment_us <= subscription.billed_us:
+        return subscription.billed_us
+    period = period_at(subscription.anchor_us, moment_us)
+    return period.start_us if period.start_us == moment_us else period.end_us
+
+
+def terms_at(subscription: Subscription, moment_us: int) -> Terms:
+    """The terms that hold at `moment_us`, from the subscription's last step on."""
+    return terms_before(subscription, [entry for entry in timeline(subscription) if entry.effective_us <= moment_us])
+
+
+def final_end_us(subscription: Subscription) -> int:
+    """When it ends, by a cancellation or with a contract; 0 for never."""
+    ends = [entry.effective_us for entry in timeline(subscription) if entry.item.terms is None]
+    if subscription.end_us:
+        ends.append(subscription.end_us)
+    return min(ends, default=0)
+
+
+def next_step_us(subscription: Subscription) -> int:
+    """When something is next to happen to it; FOREVER_US for never."""
+    dated = timeline(subscription)
+    moments = [dated[0].effective_us] if dated else []
+    if not subscription.end_us or subscription.billed_us < subscription.end_us:
+        moments.append(subscription.billed_us)
+    if subscription.cancel_change_id:
+        moments.append(subscription.end_us)
+    return min(moments, default=FOREVER_US)

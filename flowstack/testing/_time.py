@@ -45,9 +45,9 @@ def period_at(anchor_us: int, now_us: int) -> Period:
     """The month that contains `now_us`, of those that are counted from the anchor; the day clamped to the month's."""
     anchor, now = datetime_of(anchor_us), datetime_of(now_us)
     months = (now.year - anchor.year) * 12 + now.month - anchor.month
-    if _add_months(anchor, months) > now:
+    if add_months(anchor, months) > now:
         months -= 1
-    return Period(_us_of(_add_months(anchor, months)), _us_of(_add_months(anchor, months + 1)))
+    return Period(us_of(add_months(anchor, months)), us_of(add_months(anchor, months + 1)))
 
 
 def datetime_of(time_us: int) -> datetime:
@@ -72,10 +72,12 @@ def rfc3339(time_us: int) -> str:
     return datetime_of(time_us).isoformat().replace("+00:00", "Z")
 
 
-def _us_of(moment: datetime) -> int:
+def us_of(moment: datetime) -> int:
+    """Microseconds since 1970 of an aware time."""
     return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
-def _add_months(anchor: datetime, months: int) -> datetime:
+def add_months(anchor: datetime, months: int) -> datetime:
+    """`anchor` moved by whole months; a day that the month does not have becomes its last."""
     year, month = divmod(anchor.year * 12 + anchor.month - 1 + months, 12)
     return anchor.replace(year=year, month=month + 1, day=min(anchor.day, monthrange(year, month + 1)[1]))

@@ -1,4 +1,4 @@
-"""UsageService of the fake: live usage, the list of sessions, forecast, cost analysis and estimate.
+"""UsageService of the fake: live usage, forecast, cost analysis and estimate. What was is in `_history`.
 
 The fake has no prices of providers: the cost of sessions on the caller's own credentials is unknown, counted as
 unpriced, and never taken for 0.
@@ -14,18 +14,19 @@ from flowstack_protos.type.v1 import type_pb2 as types
 
 from flowstack.testing._advice import recommendations
 from flowstack.testing._alerts import WATCH_S
-from flowstack.testing._calls import Call, page_of
+from flowstack.testing._calls import Call
 from flowstack.testing._plans import OFFER, PLANS, micro_of, money
 from flowstack.testing._quota import Session
+from flowstack.testing._records import Account
 from flowstack.testing._time import DAY_US, timestamp
-from flowstack.testing._world import Account, World
+from flowstack.testing._world import World
 
 NEAR_LIMIT_PERCENT: Final = 80
 TOKENS_PER_SESSION: Final = 7_500
 
 
 class UsageReader:
-    """The methods of UsageService."""
+    """The methods of UsageService about the present and the future."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -49,16 +50,6 @@ class UsageReader:
                     return
                 told = _counted(usage)
             yield pb.WatchUsageResponse(usage=usage)
-
-    def list_sessions(self, call: Call, request: pb.ListSessionsRequest) -> pb.ListSessionsResponse:
-        """The account's resolved sessions, newest first."""
-        with self._world.lock:
-            now_us = self._world.clock.now_us()
-            book = self._world.account(call.account_id).book
-            found = [one for one in reversed(book.sessions.values()) if _is_meant(one, request)]
-            page, token = page_of(found, request.page_size, request.page_token)
-            records = [pb.SessionRecord(session=session.to_proto()) for session in page]
-        return pb.ListSessionsResponse(sessions=records, next_page_token=token, as_of_time=timestamp(now_us))
 
     def get_forecast(self, call: Call, _: pb.GetForecastRequest) -> pb.GetForecastResponse:
         """The mean of the period's days so far, carried on to its end."""
@@ -126,6 +117,7 @@ class UsageReader:
         response = pb.EstimateCostResponse(
             tokens_per_session=request.tokens_per_session or TOKENS_PER_SESSION,
             output_tokens_per_session=request.output_tokens_per_session,
+            served_model=request.model,
         )
         sold = [(plan.plan_id, "", plan.session_limit, plan.price, plan.managed_providers) for plan in PLANS.values()]
         sold = [one for one in sold if PLANS[one[0]].price_micro is not None]
@@ -154,7 +146,7 @@ class UsageReader:
         charges = money(account.charges_micro(now_us))
         day_us = now_us - now_us % DAY_US
         today = sum(
-            one.state == types.SESSION_STATE_COMMITTED and one.resolve_us >= day_us
+            one.state == types.SESSION_STATE_COMMITTED and one.reserve_us >= day_us
             for one in account.book.sessions.values()
         )
         return pb.Usage(
@@ -193,25 +185,6 @@ def _counted(usage: pb.Usage) -> bytes:
 
 def _percentage(used: int, limit: int) -> float:
     return 100 * used / limit if limit else 0.0
-
-
-def _is_meant(session: Session, request: pb.ListSessionsRequest) -> bool:
-    outcome = session.outcome
-    if outcome is None:
-        return False
-    begin, end = request.start_time.ToMicroseconds(), request.end_time.ToMicroseconds()
-    return (
-        (not begin or session.reserve_us >= begin)
-        and (not end or session.reserve_us < end)
-        and (not request.states or session.state in request.states)
-        and request.provider in ("", outcome.served_provider)
-        and request.model in ("", outcome.served_model)
-        and request.credential_mode in (0, outcome.served_credential_mode)
-        and request.api_key_id in ("", session.api_key_id)
-        and request.session_id in ("", session.session_id)
-        and request.request_id in ("", session.request_id)
-        and all(session.labels.get(name) == value for name, value in request.labels.items())
-    )
 
 
 def _items(sessions: list[Session]) -> list[pb.CostItem]:

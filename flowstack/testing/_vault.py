@@ -27,8 +27,6 @@ class Vault:
 
     def store(self, call: Call, request: pb.StoreRequest) -> pb.StoreResponse:
         """Stores a document under a key, or under a new one."""
-        if request.HasField("if_version") and not request.HasField("key"):
-            raise invalid_field("", "if_version needs a key")
         with self._world.lock:
             now_us = self._world.clock.now_us()
             key = request.key if request.HasField("key") else f"{now_us // 1000:012x}{secrets.token_hex(10)}"
@@ -57,16 +55,14 @@ class Vault:
 
     def query(self, call: Call, request: pb.QueryRequest) -> pb.QueryResponse:
         """Reads a page of the documents that a filter lets through."""
-        fields = [one.field for one in request.sort]
-        if len(set(fields)) < len(fields):
-            raise invalid_field("sort", "each field may be named once")
         sort = [(one.field, one.direction == pb.SORT_DIRECTION_DESCENDING) for one in request.sort]
         with self._world.lock:
             found = self._of(call).query(request.collection, request.filter_json, sort, self._world.clock.now_us())
         page, token = page_of(
             found,
-            request.limit,
-            request.page_token,
+            call,
+            request,
+            newest_first=False,
             bytes_of=lambda one: one.size_bytes,
             bytes_max=PAGE_BYTES_MAX,
         )
@@ -74,8 +70,6 @@ class Vault:
 
     def delete(self, call: Call, request: pb.DeleteRequest) -> pb.DeleteResponse:
         """Deletes one document, those of a filter, or a collection."""
-        if request.HasField("if_version") and not request.HasField("key"):
-            raise invalid_field("", "if_version needs a key")
         with self._world.lock:
             documents, now_us = self._of(call), self._world.clock.now_us()
             if request.HasField("key"):
@@ -104,7 +98,7 @@ class Vault:
             )
             for name, documents in kept.items()
         ]
-        page, token = page_of(collections, request.page_size, request.page_token)
+        page, token = page_of(collections, call, request, newest_first=False)
         return pb.ListCollectionsResponse(
             collections=page,
             next_page_token=token,

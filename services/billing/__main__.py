@@ -23,6 +23,8 @@ from services.billing.domain.catalogue import Catalogue
 from services.billing.domain.paging import PageTokens
 from services.billing.payments import PaymentProvider
 from services.billing.service.accounts import AccountService
+from services.billing.service.alert_settings import AlertSettingsService
+from services.billing.service.alert_watching import AlertWatchService
 from services.billing.service.alerting import Alerting
 from services.billing.service.alerts import AlertService
 from services.billing.service.api_keys import ApiKeyService
@@ -146,7 +148,13 @@ async def running(
             reconciliation=ReconciliationService(context),
             clock=clock,
         )
-        alerts = AlertServicer(AlertService(context, dispatcher), WebhookService(context, *webhooks), clock)
+        alerts = AlertServicer(
+            AlertSettingsService(context, dispatcher),
+            AlertService(context),
+            AlertWatchService(context),
+            WebhookService(context, *webhooks),
+            clock,
+        )
         ports = _ports(settings, context, dispatcher, api_keys, usages=usages, alerts=alerts)
 
         async def end_streams() -> None:

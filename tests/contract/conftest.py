@@ -8,8 +8,11 @@ import pytest
 
 from tests.contract.target import TARGETS, Customer, Target
 
+# The services take seconds to start: one worker runs all the tests of them, so that it is done once.
+_PARAMS = ["fake", pytest.param("services", marks=pytest.mark.xdist_group("contract of the services"))]
 
-@pytest.fixture(scope="session", params=TARGETS)
+
+@pytest.fixture(scope="session", params=_PARAMS)
 def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """The public services."""
     with TARGETS[request.param](tmp_path_factory.mktemp(request.param)) as running:
@@ -26,3 +29,9 @@ def free(target: Target) -> Customer:
 def hobbyist(target: Target) -> Customer:
     """An account on the plan hobbyist: 200 sessions, 50 at once."""
     return target.open_account("hobbyist")
+
+
+@pytest.fixture
+def professional(target: Target) -> Customer:
+    """An account on the plan professional: 5,000 sessions, advanced analytics."""
+    return target.open_account("professional")

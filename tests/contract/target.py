@@ -12,6 +12,9 @@ import grpc
 from flowstack_protos.billing.v1 import account_service_pb2 as accounts
 from flowstack_protos.billing.v1 import usage_service_pb2 as usage
 from flowstack_protos.billing.v1.account_service_pb2_grpc import AccountServiceStub
+from flowstack_protos.billing.v1.alert_service_pb2_grpc import AlertServiceStub
+from flowstack_protos.billing.v1.audit_service_pb2_grpc import AuditServiceStub
+from flowstack_protos.billing.v1.invoice_service_pb2_grpc import InvoiceServiceStub
 from flowstack_protos.billing.v1.subscription_service_pb2_grpc import SubscriptionServiceStub
 from flowstack_protos.billing.v1.usage_service_pb2_grpc import UsageServiceStub
 from flowstack_protos.router.v1 import router_service_pb2 as router
@@ -69,17 +72,24 @@ class Target:
         self.accounts = AccountServiceStub(billing)
         self.subscriptions = SubscriptionServiceStub(billing)
         self.usage = UsageServiceStub(billing)
+        self.invoices = InvoiceServiceStub(billing)
+        self.audit = AuditServiceStub(billing)
+        self.alerts = AlertServiceStub(billing)
         self.vault = VaultServiceStub(vault)
         self.admin = bearer(admin_token)
+
+    def operate(self, method: Callable[..., Any], request: Any) -> Any:
+        """Calls a method as the operator."""
+        return method(request, metadata=self.admin, timeout=CALL_SECONDS)
 
     def open_account(self, plan_id: str = "free") -> Customer:
         """A new account with a key."""
         request = accounts.CreateAccountRequest(display_name="C", email="c@example.com", plan_id=plan_id)
-        created = self.accounts.CreateAccount(request, metadata=self.admin, timeout=CALL_SECONDS)
+        created = self.operate(self.accounts.CreateAccount, request)
         assert created.entitlement_applied
         account_id = created.account.account_id
         wanted = accounts.CreateApiKeyRequest(account_id=account_id, display_name="c")
-        key = self.accounts.CreateApiKey(wanted, metadata=self.admin, timeout=CALL_SECONDS)
+        key = self.operate(self.accounts.CreateApiKey, wanted)
         return Customer(self, account_id, key.secret)
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flowstack import Agent
 from flowstack.testing import FakeFlowStack
+from tests.support.fault_server import FaultServer, fault_server
+from tests.support.receiver import Receiver
 from tests.support.suite import Suite, running_suite
+from tests.support.threads import in_thread
 
 
 class Platform:
@@ -27,10 +31,10 @@ class Platform:
 
 
 class Real(Platform):
-    """The running services."""
+    """The running services; a simulator of OpenAI and a receiver of webhooks are on loopback."""
 
-    def __init__(self, suite: Suite, loop: asyncio.AbstractEventLoop) -> None:
-        self.suite, self.loop = suite, loop
+    def __init__(self, suite: Suite, openai: FaultServer, receiver: Receiver, loop: asyncio.AbstractEventLoop) -> None:
+        self.suite, self.openai, self.receiver, self.loop = suite, openai, receiver, loop
 
     @property
     def endpoint(self) -> dict[str, str]:  # type: ignore[override]
@@ -42,6 +46,18 @@ class Real(Platform):
 
     def key(self, plan_id: str) -> str:
         return self.run(self.suite.open_account(plan_id))[1]
+
+
+@asynccontextmanager
+async def running_services(folder: Path) -> AsyncIterator[Real]:
+    async with fault_server() as openai, Receiver() as receiver:
+        settings = {
+            "FLOWSTACK_OPENAI_BASE_URL": openai.url,
+            "FLOWSTACK_WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
+            "FLOWSTACK_WEBHOOK_ALLOW_HTTP": "1",
+        }
+        async with running_suite(folder, **settings) as suite:
+            yield Real(suite, openai, receiver, asyncio.get_running_loop())
 
 
 class Fake(Platform):
@@ -57,19 +73,15 @@ class Fake(Platform):
 
 @pytest.fixture(scope="session")
 def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    context = running_suite(tmp_path_factory.mktemp("sdk"))
-    real = Real(asyncio.run_coroutine_threadsafe(context.__aenter__(), loop).result(90), loop)
-    yield real
-    real.run(context.__aexit__(None, None, None))
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(10)
-    loop.close()
+    with in_thread(lambda: running_services(tmp_path_factory.mktemp("sdk"))) as real:
+        yield real
 
 
-@pytest.fixture(params=["services", "fake"])
+# One worker runs what needs the services, so that they are started once.
+_PARAMS = [pytest.param("services", marks=pytest.mark.xdist_group("SDK on the services")), "fake"]
+
+
+@pytest.fixture(params=_PARAMS)
 def platform(request: pytest.FixtureRequest) -> Iterator[Platform]:
     """Either: what a test says of one has to hold of the other."""
     if request.param == "services":

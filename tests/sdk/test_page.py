@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from standardwebhooks import Webhook
 
 import flowstack.billing
 from flowstack import Agent, QuotaExceededError
 from flowstack.billing import get_next_billing_cycle_date
-from tests.sdk.conftest import Platform
+from tests.sdk.conftest import Platform, Real
 
 PAGE = Path(__file__).parents[1] / "page"
 HELPERS = {name: getattr(flowstack.billing, name) for name in flowstack.billing.__all__}
@@ -29,11 +30,16 @@ def run(name: str, key: str, **names: Any) -> dict[str, Any]:
     return scope
 
 
-@pytest.fixture
-def at_platform(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> Platform:
+def point_at(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sets the variables that say where FlowStack is."""
     addresses = platform.endpoint if isinstance(platform.endpoint, dict) else {"": platform.endpoint}
     for service, address in addresses.items():
         monkeypatch.setenv(f"FLOWSTACK_{service.upper()}_ENDPOINT".replace("__", "_"), address)
+
+
+@pytest.fixture
+def at_platform(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> Platform:
+    point_at(platform, monkeypatch)
     return platform
 
 
@@ -176,18 +182,63 @@ def test_costs_are_watched_and_guarded(at_platform: Platform, capsys: pytest.Cap
     with at_platform.agent("hobbyist") as agent:
         run("real_time", "", agent=agent)
         assert capsys.readouterr().out.splitlines() == ["Sessions used today: 0", "Estimated monthly cost: $15.0"]
+        assert agent.alerts.list() == []
         guard = run("budget_guard", "", agent=agent)["budget_guard"]
         assert guard(20.0)["budget_remaining"] == 5.0
         assert guard(10)["error"] == "Budget exceeded"
 
 
-def test_usage_alerts_are_sent_beyond_their_thresholds(at_platform: Platform) -> None:
-    sent: list[dict[str, Any]] = []
+def test_slack_is_told_of_much_usage(at_platform: Platform) -> None:
     with at_platform.agent("free") as agent:
-        setup = run("usage_alerts", "", agent=agent, send_usage_alert=sent.append)["setup_usage_alerts"]
+        agent.alerts.set_thresholds([])
+        for _ in range(21):
+            agent.chat("Hello")
+        run("real_time", "", agent=agent)
+        (told,) = agent.alerts.list()
+        assert (told.message, told.kind) == ("⚠️ Usage at 84.0%", "custom")
+
+
+def test_slack_itself_receives_it(services: Real, monkeypatch: pytest.MonkeyPatch) -> None:
+    point_at(services, monkeypatch)
+    with services.agent("free") as agent:
+        agent.alerts.set_thresholds([])
+        path = "/services/T0/B0/real-time"
+        agent.alerts.create_webhook(services.receiver.url(path), name="Slack", format="slack")
+        for _ in range(20):
+            agent.chat("Hello")
+        run("real_time", "", agent=agent)  # 80 % is not over 80 %
+        agent.chat("Hello")
+        run("real_time", "", agent=agent)
+        (posted,) = services.run(services.receiver.until(1, path))
+        assert posted.json == {"text": "*Warning*: ⚠️ Usage at 84.0%"}
+
+
+def test_usage_alerts_are_sent_beyond_their_thresholds(at_platform: Platform) -> None:
+    with at_platform.agent("free") as agent:
+        agent.alerts.set_thresholds([])  # those of the service itself are not what is tested here
+        setup = run("usage_alerts", "", agent=agent)["setup_usage_alerts"]
         assert setup()["alerts_triggered"] == []
+        assert agent.alerts.list() == []
         for _ in range(23):
             agent.chat("Hello")
         done = setup()
         assert done["next_reset"] == get_next_billing_cycle_date(agent) == agent.get_usage().period_end
-    assert [alert["threshold"] for alert in sent] == [75, 90]
+        assert [alert["threshold"] for alert in done["alerts_triggered"]] == [75, 90]
+        told = [(alert.message, alert.kind, alert.severity) for alert in agent.alerts.list()]
+        assert told == [("Usage alert: 92.0% of monthly limit reached", "custom", "warning")] * 2
+
+
+def test_usage_alerts_arrive_signed_and_with_their_data(services: Real, monkeypatch: pytest.MonkeyPatch) -> None:
+    point_at(services, monkeypatch)
+    with services.agent("free") as agent:
+        agent.alerts.set_thresholds([])
+        webhook = agent.alerts.create_webhook(services.receiver.url("/usage-alerts"))
+        agent.alerts.send_to([webhook.webhook_id])
+        for _ in range(19):
+            agent.chat("Hello")
+        run("usage_alerts", "", agent=agent)["setup_usage_alerts"]()
+        (posted,) = services.run(services.receiver.until(1, "/usage-alerts"))
+        body = Webhook(webhook.secret).verify(posted.body, posted.headers)
+        assert body["data"]["message"] == "Usage alert: 76.0% of monthly limit reached"
+        data = {"threshold": 75, "current_usage": 76.0, "sessions_remaining": 6}
+        assert data.items() <= body["data"]["custom"].items()

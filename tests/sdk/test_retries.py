@@ -55,29 +55,3 @@ async def test_the_async_agent_tries_again_likewise() -> None:
             assert await agent.chat("Hello") == "Hello"
             assert (await agent.get_usage()).sessions_used == 1
         assert len(set(request_ids(fake))) == 1
-
-
-def test_alerts_budgets_and_webhooks() -> None:
-    with FakeFlowStack("hobbyist") as fake, fake.agent(provider="echo") as agent:
-        webhook = agent.alerts.create_webhook("https://hooks.example/x?t=secret", name="ops")
-        assert webhook.secret.startswith("whsec_")
-        assert webhook.secret not in repr(webhook)
-        assert agent.alerts.send_to([webhook.webhook_id]).webhook_ids == (webhook.webhook_id,)
-        assert agent.alerts.set_thresholds([50]).thresholds == (50,)
-        assert agent.alerts.set_thresholds([]).thresholds == ()
-        sent = agent.alerts.send("Look", severity="critical", data={"a": 1})
-        assert sent.deliveries == {webhook.webhook_id: "pending"}
-        assert [alert.message for alert in agent.alerts.list()] == ["Look"]
-        with pytest.raises(flowstack.InvalidRequestError, match="severity"):
-            agent.alerts.send("Look", severity="grave")
-        assert agent.budget.get() is None
-        assert agent.budget.set(10.5, "block").max_monthly_cost == 10.5
-        status = agent.budget.get()
-        assert status is not None
-        assert (status.spent, status.remaining, status.exceeded, status.blocking) == (15.0, 0.0, True, True)
-        with pytest.raises(flowstack.BudgetExceededError):
-            agent.chat("Hello")
-        agent.budget.clear()
-        assert agent.chat("Hello") == "Hello"
-        agent.alerts.delete_webhook(webhook.webhook_id)
-        assert agent.alerts.webhooks() == []

@@ -19,6 +19,7 @@ from flowstack_protos.billing.v1.subscription_service_pb2_grpc import Subscripti
 from flowstack_protos.billing.v1.usage_service_pb2_grpc import UsageServiceStub
 
 from services.billing.__main__ import running
+from services.billing.adapters.webhooks.addresses import Lookup
 from services.billing.config import BillingSettings
 from services.shared.background import Backoff
 from services.shared.clock import Clock
@@ -112,9 +113,11 @@ class BillingUnderTest:
 
 
 @asynccontextmanager
-async def billing(settings: BillingSettings, clock: Clock, backoff: Backoff = QUICK) -> AsyncIterator[BillingUnderTest]:
-    """Runs billing until the block's end."""
-    async with running(settings, clock, backoff) as host:
+async def billing(
+    settings: BillingSettings, clock: Clock, backoff: Backoff = QUICK, lookup: Lookup | None = None
+) -> AsyncIterator[BillingUnderTest]:
+    """Runs billing until the block's end; webhooks' names are the system's to resolve, unless `lookup` does."""
+    async with running(settings, clock, backoff, lookup) as host:
         await host.start()
         try:
             public, internal = host.bound_ports

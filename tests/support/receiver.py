@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -75,19 +76,20 @@ async def flood(_: Receiver, writer: asyncio.StreamWriter) -> None:
 
 @dataclass
 class Receiver:
-    """A server on loopback."""
+    """A server on loopback, over TLS where it has a certificate."""
 
     behaviour: Behaviour = accept
     received: list[Received] = field(default_factory=list)
     released: asyncio.Event = field(default_factory=asyncio.Event)
     port: int = 0
+    tls: ssl.SSLContext | None = None
     running: int = 0
     most_running: int = 0
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     _server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Receiver:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self.tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -98,13 +100,17 @@ class Receiver:
 
     def url(self, path: str = "/hook", host: str = "127.0.0.1") -> str:
         """Its address."""
-        return f"http://{host}:{self.port}{path}"
+        return f"{'https' if self.tls else 'http'}://{host}:{self.port}{path}"
 
-    async def until(self, count: int) -> list[Received]:
-        """Waits until that many requests have come in."""
+    async def until(self, count: int, path: str | None = None) -> list[Received]:
+        """Waits until that many requests have come in, at a path where one is named."""
+
+        def those() -> list[Received]:
+            return [one for one in self.received if path in (None, one.path)]
+
         async with self._changed:
-            await self._changed.wait_for(lambda: len(self.received) >= count)
-        return self.received
+            await self._changed.wait_for(lambda: len(those()) >= count)
+        return those()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -25,7 +25,9 @@ from services.billing.domain.alerts import (
     BudgetStanding,
 )
 from services.billing.domain.webhooks import Delivery, DeliveryState, Webhook, WebhookFormat
-from services.billing.service.alerts import AlertView, OwnAlert, SettingsChange, UpdatedSettings, WatchedAlert
+from services.billing.service.alert_settings import SettingsChange, UpdatedSettings
+from services.billing.service.alert_watching import WatchedAlert
+from services.billing.service.alerts import AlertView, OwnAlert
 
 
 def kinds_from_proto(kinds: Iterable[int]) -> tuple[AlertKind, ...]:

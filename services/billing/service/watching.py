@@ -10,6 +10,7 @@ from typing import Final
 from services.billing.domain.usage import QuotaReading, Usage
 from services.billing.service.context import Context
 from services.billing.service.usage import UsageService
+from services.shared.background import waited
 from services.shared.errors import FlowStackError, Reason
 
 LEDGER_FOLLOWS_S: Final = 2.0
@@ -58,6 +59,26 @@ class _Feed:
                 await changed.wait()
 
 
+class _Newest:
+    """What quota said last, for one reader. What was not read yet is overtaken."""
+
+    def __init__(self) -> None:
+        self.changed = asyncio.Event()
+        self._reading: QuotaReading | None = None
+
+    def put(self, reading: QuotaReading) -> None:
+        """Says how quota counts."""
+        self._reading = reading
+        self.changed.set()
+
+    async def take(self) -> QuotaReading:
+        """The newest reading that was not taken yet; waits for it."""
+        await self.changed.wait()
+        self.changed.clear()
+        assert self._reading is not None
+        return self._reading
+
+
 class UsageWatchService:
     """Shares one watch at quota, and one read of the ledger for each change, among all who watch an account."""
 
@@ -104,7 +125,7 @@ class UsageWatchService:
             del self._feeds[account_id]
 
     async def _run(self, account_id: str, feed: _Feed) -> None:
-        newest: asyncio.Queue[QuotaReading] = asyncio.Queue(1)
+        newest = _Newest()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._follow_quota(account_id, newest))
@@ -114,26 +135,21 @@ class UsageWatchService:
         except* Exception as errors:
             feed.fail(errors.exceptions[0])
 
-    async def _follow_quota(self, account_id: str, newest: asyncio.Queue[QuotaReading]) -> None:
+    async def _follow_quota(self, account_id: str, newest: _Newest) -> None:
         async with aclosing(self._context.quota.watch_quota(account_id)) as readings:
             async for reading in readings:
-                if newest.full():
-                    # Not read yet, and overtaken.
-                    newest.get_nowait()
-                newest.put_nowait(reading)
+                newest.put(reading)
         raise FlowStackError(Reason.QUOTA_UNAVAILABLE, "Quota ended the watch. Watch again.")
 
-    async def _publish(self, account_id: str, feed: _Feed, newest: asyncio.Queue[QuotaReading]) -> None:
-        quota, settled = await newest.get(), False
+    async def _publish(self, account_id: str, feed: _Feed, newest: _Newest) -> None:
+        quota, settled = await newest.take(), False
         while True:
             usage = await self._usage.usage_at(account_id, quota)
             if not settled or usage != feed.usage:
                 feed.publish(usage)
-            try:
-                quota = await asyncio.wait_for(newest.get(), None if settled else LEDGER_FOLLOWS_S)
-                settled = False
-            except TimeoutError:
-                settled = True
+            settled = not settled and not await waited(newest.changed, LEDGER_FOLLOWS_S)
+            if not settled:
+                quota = await newest.take()
 
 
 def _shutting_down() -> FlowStackError:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, NoReturn
 
 from services.billing.domain.audit import NOTHING, Action, Actor
 from services.billing.domain.facts import facts_of_alert_settings, facts_of_webhook
 from services.billing.domain.ids import new_id
 from services.billing.domain.webhooks import SECRET_BYTES, WEBHOOKS_MAX, Webhook, WebhookFormat
-from services.billing.service.alerts import webhook_not_found
 from services.billing.service.context import Context
 from services.billing.service.open_account import OpenAccount
 from services.billing.service.paging import Page, PageRequest, read_page
@@ -110,7 +110,7 @@ class WebhookService:
         async def work(transaction: Transaction) -> Webhook:
             opened = await OpenAccount.open(self._context, transaction, account_id)
             opened.refuse_deleted()
-            before = await transaction.webhooks.find(account_id, webhook_id) or webhook_not_found()
+            before = await transaction.webhooks.find(account_id, webhook_id) or _webhook_not_found()
             if before.format is not WebhookFormat.STANDARD:
                 raise FlowStackError(
                     Reason.WEBHOOK_WITHOUT_SECRET,
@@ -141,7 +141,7 @@ class WebhookService:
 
         async def work(transaction: Transaction) -> None:
             opened = await OpenAccount.open(self._context, transaction, account_id)
-            webhook = await transaction.webhooks.find(account_id, webhook_id) or webhook_not_found()
+            webhook = await transaction.webhooks.find(account_id, webhook_id) or _webhook_not_found()
             before = await transaction.alerts.settings(account_id)
             sinks = tuple(sink for sink in before.sinks if sink.webhook_id != webhook_id)
             if sinks != before.sinks:
@@ -159,3 +159,19 @@ class WebhookService:
 
     def _seal_secret(self, webhook_id: str, secret: Secret) -> bytes:
         return self._sealer.seal(secret.reveal(), f"{webhook_id}/secret") if secret else b""
+
+
+async def demand_webhooks(transaction: Transaction, account_id: str, webhook_ids: Collection[str]) -> None:
+    """Refuses webhooks that the account does not have.
+
+    Raises:
+        FlowStackError: WEBHOOK_NOT_FOUND.
+    """
+    if webhook_ids and set(webhook_ids) - set(await transaction.webhooks.existing(account_id, webhook_ids)):
+        _webhook_not_found()
+
+
+def _webhook_not_found() -> NoReturn:
+    raise FlowStackError(
+        Reason.WEBHOOK_NOT_FOUND, "The account has no such webhook. ListWebhooks shows those that it has."
+    )

@@ -12,6 +12,8 @@ from flowstack_protos.billing.v1.alert_service_pb2_grpc import AlertServiceServi
 
 from services.billing.convert import alerts as convert
 from services.billing.convert.values import us_from_duration
+from services.billing.service.alert_settings import AlertSettingsService
+from services.billing.service.alert_watching import AlertWatchService
 from services.billing.service.alerts import AlertService
 from services.billing.service.paging import PageRequest
 from services.billing.service.webhooks import WebhookService
@@ -28,16 +30,28 @@ WRITE_TIMEOUT_S: Final = 30.0
 class AlertServicer(AlertServiceServicer):
     """Alerts, budgets and webhooks."""
 
-    def __init__(self, alerts: AlertService, webhooks: WebhookService, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: AlertSettingsService,
+        alerts: AlertService,
+        watching: AlertWatchService,
+        webhooks: WebhookService,
+        clock: Clock,
+        *,
+        write_timeout_s: float = WRITE_TIMEOUT_S,
+    ) -> None:
+        self._settings = settings
         self._alerts = alerts
+        self._watching = watching
         self._webhooks = webhooks
         self._clock = clock
+        self._write_timeout_s = write_timeout_s
 
     async def GetAlertSettings(
         self, request: pb.GetAlertSettingsRequest, context: Context[Any, Any]
     ) -> pb.GetAlertSettingsResponse:
         """See the contract."""
-        settings = await self._alerts.settings(account_of_call(request.account_id))
+        settings = await self._settings.read(account_of_call(request.account_id))
         return pb.GetAlertSettingsResponse(alert_settings=convert.settings_to_proto(settings))
 
     async def UpdateAlertSettings(
@@ -45,7 +59,7 @@ class AlertServicer(AlertServiceServicer):
     ) -> pb.UpdateAlertSettingsResponse:
         """See the contract."""
         change = convert.change_from_proto(request, account_of_call(request.account_id))
-        return convert.updated_to_proto(await self._alerts.update(change, actor_of_call(context)))
+        return convert.updated_to_proto(await self._settings.update(change, actor_of_call(context)))
 
     async def ListAlerts(self, request: pb.ListAlertsRequest, context: Context[Any, Any]) -> pb.ListAlertsResponse:
         """See the contract."""
@@ -62,10 +76,10 @@ class AlertServicer(AlertServiceServicer):
         """See the contract. Written to the context, so that a reader that takes nothing can be cut off."""
         account_id = account_of_call(request.account_id)
         kinds = convert.kinds_from_proto(request.kinds)
-        async with aclosing(self._alerts.watch(account_id, kinds, request.resume_token)) as stream:  # type: ignore[type-var]
+        async with aclosing(self._watching.watch(account_id, kinds, request.resume_token)) as stream:  # type: ignore[type-var]
             async for watched in stream:
                 try:
-                    async with asyncio.timeout(WRITE_TIMEOUT_S):
+                    async with asyncio.timeout(self._write_timeout_s):
                         await context.write(convert.watched_to_proto(watched))
                 except TimeoutError:
                     raise FlowStackError(

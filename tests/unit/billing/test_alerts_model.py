@@ -17,8 +17,8 @@ from services.billing.domain.alerts import AlertSettings
 from services.billing.domain.audit import Actor, ActorKind
 from services.billing.domain.ledger import LedgerEntry, PositionedEntry, partition_of
 from services.billing.domain.renewal import terms_at
+from services.billing.service.alert_settings import AlertSettingsService, SettingsChange
 from services.billing.service.alerting import Alerting
-from services.billing.service.alerts import AlertService, SettingsChange
 from services.billing.service.booking import Booking
 from services.billing.store import Transaction
 from services.shared.periods import period_at
@@ -51,7 +51,7 @@ class World:
         self.clock = ManualClock()
         self.replicas = [Books(database, self.clock) for _ in range(2)]
         self.bookings = [Booking(books.context, [Alerting(books.context).follow]) for books in self.replicas]
-        self.alerts = [AlertService(books.context, books.dispatcher) for books in self.replicas]
+        self.settings = [AlertSettingsService(books.context, books.dispatcher) for books in self.replicas]
         self.accounts: list[str] = []
         self.entries: list[LedgerEntry] = []
         self.limits: defaultdict[str, set[int]] = defaultdict(set)
@@ -68,7 +68,7 @@ class World:
         elif what == "thresholds":
             wanted = AlertSettings(account_id, tuple(sorted(details[0])))
             change = SettingsChange(account_id, wanted, ("thresholds",), "")
-            await self.alerts[turn % 2].update(change, CUSTOMER)
+            await self.settings[turn % 2].update(change, CUSTOMER)
         else:
             await books.settle()
 

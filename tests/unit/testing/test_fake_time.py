@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import grpc
 import pytest
 from flowstack_protos.billing.v1 import account_service_pb2 as accounts
 from flowstack_protos.billing.v1 import alert_service_pb2 as alerts
-from flowstack_protos.billing.v1 import budget_pb2
+from flowstack_protos.billing.v1 import budget_pb2, invoice_pb2
 from flowstack_protos.billing.v1 import invoice_service_pb2 as invoices
 from flowstack_protos.billing.v1 import subscription_service_pb2 as subscriptions
 from flowstack_protos.billing.v1 import usage_service_pb2 as usages
 from flowstack_protos.billing.v1.alert_service_pb2_grpc import AlertServiceStub
-from flowstack_protos.billing.v1.invoice_service_pb2_grpc import InvoiceServiceStub
 from flowstack_protos.billing.v1.subscription_service_pb2_grpc import SubscriptionServiceStub
 from flowstack_protos.type.v1 import type_pb2 as types
 from flowstack_protos.vault.v1 import vault_service_pb2 as vault
@@ -248,9 +248,114 @@ def test_an_estimate_names_what_fits(world: World) -> None:
     assert not any(one.HasField("total") for one in estimates if one not in managed)
 
 
-def test_what_the_fake_does_not_have_is_said(world: World) -> None:
-    free = world.customer()
-    stub = InvoiceServiceStub(world.channel)
-    code, info = refusal(lambda: free.call(stub.ListInvoices, invoices.ListInvoicesRequest()))
+def test_invoices_are_paid_when_they_are_due(world: World) -> None:
+    paid = world.customer("hobbyist")
+    world.fake.advance(days=13)
+    before = invoices_of(paid)
+    world.fake.advance(days=27)
+    after = invoices_of(paid)
 
-    assert (code, info.reason) == (grpc.StatusCode.UNIMPLEMENTED, "METHOD_NOT_AVAILABLE")
+    assert [invoice.state for invoice in before] == [invoice_pb2.INVOICE_STATE_OPEN]
+    assert [(invoice.sequence_number, invoice.state) for invoice in after] == [
+        (2, invoice_pb2.INVOICE_STATE_OPEN),
+        (1, invoice_pb2.INVOICE_STATE_PAID),
+    ]
+    assert after[1].pay_time == after[1].due_time
+    list(paid.complete())
+
+
+def test_who_does_not_pay_is_refused_until_the_operator_says_so() -> None:
+    with FakeFlowStack(invoices_are_paid=False) as fake, grpc.insecure_channel(fake.endpoint) as channel:
+        world = World(fake, channel)
+        paid = world.customer("hobbyist")
+        fake.advance(days=27)
+        list(paid.complete())
+        fake.advance(days=2)
+        refused = refusal(paid.complete)
+        (invoice,) = invoices_of(paid)
+        request = invoices.MarkInvoicePaidRequest(
+            account_id=paid.account_id, invoice_id=invoice.invoice_id, payment_reference="wire 7"
+        )
+        world.target.operate(world.target.invoices.MarkInvoicePaid, request)
+        list(paid.complete())
+
+    assert (refused[0], refused[1].reason) == (grpc.StatusCode.FAILED_PRECONDITION, "PAYMENT_OVERDUE")
+
+
+def test_each_period_is_charged_and_stated_once_however_far_time_jumps(world: World) -> None:
+    paid = world.customer("hobbyist")
+    list(paid.complete())
+    world.fake.advance(days=95)
+    found = invoices_of(paid)
+    statement = next(one for one in found if one.kind == invoice_pb2.INVOICE_KIND_USAGE_STATEMENT)
+
+    fees = [one for one in found if one.kind == invoice_pb2.INVOICE_KIND_PERIOD_FEE]
+    assert len(fees) == 4
+    assert len({one.period_start_time.ToMicroseconds() for one in fees}) == 4
+    assert [one.sequence_number for one in found] == [5, 4, 3, 2, 1]
+    assert statement.period_start_time == fees[-1].period_start_time
+    assert statement.issue_time == statement.period_end_time
+    assert [(line.kind, line.quantity) for line in statement.lines] == [
+        (invoice_pb2.INVOICE_LINE_KIND_BYOK_SESSIONS, 1)
+    ]
+
+
+def test_a_contract_gives_way_to_the_plan_when_it_ends(world: World) -> None:
+    free = world.customer()
+    contract = subscriptions.Contract(offer_id="volume-10k")
+    contract.end_time.FromDatetime(world.fake.now + timedelta(days=40))
+    request = subscriptions.PutContractRequest(account_id=free.account_id, contract=contract)
+    world.target.operate(world.target.subscriptions.PutContract, request)
+    during = free.usage()
+    world.fake.advance(days=41)
+    after = free.usage()
+
+    assert (during.plan_id, during.sessions_limit, during.current_charges.units) == ("professional", 10_000, 99)
+    # Professional costs more than the contract did: the difference is due for what is left of the period.
+    assert (after.plan_id, after.sessions_limit, after.current_charges.units) == ("professional", 5_000, 200)
+
+
+def test_a_contract_begins_at_its_time(world: World) -> None:
+    paid = world.customer("hobbyist")
+    contract = subscriptions.Contract(plan_id="hobbyist", session_limit=700)
+    contract.effective_time.FromDatetime(world.fake.now + timedelta(days=3))
+    request = subscriptions.PutContractRequest(account_id=paid.account_id, contract=contract)
+    world.target.operate(world.target.subscriptions.PutContract, request)
+    before = paid.usage().sessions_limit
+    world.fake.advance(days=4)
+
+    assert (before, paid.usage().sessions_limit) == (200, 700)
+
+
+def test_a_suspension_ends_at_its_time(world: World) -> None:
+    free = world.customer()
+    request = accounts.SuspendAccountRequest(account_id=free.account_id, reason="a test")
+    request.until_time.FromDatetime(world.fake.now + timedelta(hours=1))
+    world.target.operate(world.target.accounts.SuspendAccount, request)
+    refused = refusal(free.complete)[1].reason
+    world.fake.advance(hours=2)
+    list(free.complete())
+
+    assert refused == "ACCOUNT_SUSPENDED"
+
+
+def test_a_deleted_account_is_purged_after_30_days(world: World) -> None:
+    paid = world.customer("hobbyist")
+    paid.call(world.target.vault.Store, vault.StoreRequest(collection="notes", key="k", document_json="{}"))
+    request = accounts.DeleteAccountRequest(account_id=paid.account_id)
+    deleted = world.target.operate(world.target.accounts.DeleteAccount, request).account
+    world.fake.advance(days=31)
+    wanted = accounts.GetAccountRequest(account_id=paid.account_id)
+    after = world.target.operate(world.target.accounts.GetAccount, wanted).account
+    listed = invoices.ListInvoicesRequest(account_id=paid.account_id)
+    (invoice,) = world.target.operate(world.target.invoices.ListInvoices, listed).invoices
+    kept = vault.ListCollectionsRequest(account_id=paid.account_id)
+
+    assert (deleted.display_name, after.display_name, after.email) == ("A test's account", "", "")
+    assert (invoice.customer_name, invoice.customer_email) == ("", "")
+    assert not world.target.operate(world.target.vault.ListCollections, kept).collections
+
+
+def invoices_of(customer: Customer) -> list[invoice_pb2.Invoice]:
+    """The customer's invoices, newest first."""
+    return list(customer.call(customer.target.invoices.ListInvoices, invoices.ListInvoicesRequest()).invoices)

@@ -141,10 +141,11 @@ class AlertServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchAlerts(self, request, context):
-        """Streams alerts as they fire. With a resume_token none is missed between two calls; a reader that is too
-        slow is cut off and resumes. Customer for its own account, admin.
+        """Streams alerts as they fire. With a resume_token none is missed between two calls. Customer for its own
+        account, admin.
 
-        The stream ends with UNAVAILABLE / SHUTTING_DOWN; call again.
+        The stream ends with UNAVAILABLE / SHUTTING_DOWN, or with RESOURCE_EXHAUSTED / READER_TOO_SLOW where a message
+        was left unread for 30 s; call again with the last resume_token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

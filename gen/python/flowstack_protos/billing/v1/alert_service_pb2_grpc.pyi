@@ -60,10 +60,11 @@ class AlertServiceStub:
     list. Customer for its own account, admin.
     """
     WatchAlerts: _grpc.UnaryStreamMultiCallable[_alert_service_pb2.WatchAlertsRequest, _alert_service_pb2.WatchAlertsResponse]
-    """Streams alerts as they fire. With a resume_token none is missed between two calls; a reader that is too
-    slow is cut off and resumes. Customer for its own account, admin.
+    """Streams alerts as they fire. With a resume_token none is missed between two calls. Customer for its own
+    account, admin.
 
-    The stream ends with UNAVAILABLE / SHUTTING_DOWN; call again.
+    The stream ends with UNAVAILABLE / SHUTTING_DOWN, or with RESOURCE_EXHAUSTED / READER_TOO_SLOW where a message
+    was left unread for 30 s; call again with the last resume_token.
     """
     SendAlert: _grpc.UnaryUnaryMultiCallable[_alert_service_pb2.SendAlertRequest, _alert_service_pb2.SendAlertResponse]
     """Sends one of the caller's own alerts through its sinks. Customer for its own account, admin.
@@ -138,10 +139,11 @@ class AlertServiceAsyncStub(AlertServiceStub):
     list. Customer for its own account, admin.
     """
     WatchAlerts: _aio.UnaryStreamMultiCallable[_alert_service_pb2.WatchAlertsRequest, _alert_service_pb2.WatchAlertsResponse]  # type: ignore[assignment]
-    """Streams alerts as they fire. With a resume_token none is missed between two calls; a reader that is too
-    slow is cut off and resumes. Customer for its own account, admin.
+    """Streams alerts as they fire. With a resume_token none is missed between two calls. Customer for its own
+    account, admin.
 
-    The stream ends with UNAVAILABLE / SHUTTING_DOWN; call again.
+    The stream ends with UNAVAILABLE / SHUTTING_DOWN, or with RESOURCE_EXHAUSTED / READER_TOO_SLOW where a message
+    was left unread for 30 s; call again with the last resume_token.
     """
     SendAlert: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.SendAlertRequest, _alert_service_pb2.SendAlertResponse]  # type: ignore[assignment]
     """Sends one of the caller's own alerts through its sinks. Customer for its own account, admin.
@@ -237,10 +239,11 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _alert_service_pb2.WatchAlertsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_alert_service_pb2.WatchAlertsResponse], _abc.AsyncIterator[_alert_service_pb2.WatchAlertsResponse]]:
-        """Streams alerts as they fire. With a resume_token none is missed between two calls; a reader that is too
-        slow is cut off and resumes. Customer for its own account, admin.
+        """Streams alerts as they fire. With a resume_token none is missed between two calls. Customer for its own
+        account, admin.
 
-        The stream ends with UNAVAILABLE / SHUTTING_DOWN; call again.
+        The stream ends with UNAVAILABLE / SHUTTING_DOWN, or with RESOURCE_EXHAUSTED / READER_TOO_SLOW where a message
+        was left unread for 30 s; call again with the last resume_token.
         """
 
     @_abc_1.abstractmethod

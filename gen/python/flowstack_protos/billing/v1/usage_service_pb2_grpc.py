@@ -121,7 +121,8 @@ class UsageServiceServicer:
 
     def WatchUsage(self, request, context):
         """Streams the usage: once at the start, then after each change, several changes within a short while as one.
-        A new period is a change. Customer for its own account, admin.
+        A new period is a change. A reader that is slow misses what newer usage has overtaken, and is not cut off.
+        Customer for its own account, admin.
 
         The stream ends with UNAVAILABLE / SHUTTING_DOWN or QUOTA_UNAVAILABLE; call again.
         """

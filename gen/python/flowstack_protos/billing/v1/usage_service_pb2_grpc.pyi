@@ -56,7 +56,8 @@ class UsageServiceStub:
     """
     WatchUsage: _grpc.UnaryStreamMultiCallable[_usage_service_pb2.WatchUsageRequest, _usage_service_pb2.WatchUsageResponse]
     """Streams the usage: once at the start, then after each change, several changes within a short while as one.
-    A new period is a change. Customer for its own account, admin.
+    A new period is a change. A reader that is slow misses what newer usage has overtaken, and is not cut off.
+    Customer for its own account, admin.
 
     The stream ends with UNAVAILABLE / SHUTTING_DOWN or QUOTA_UNAVAILABLE; call again.
     """
@@ -123,7 +124,8 @@ class UsageServiceAsyncStub(UsageServiceStub):
     """
     WatchUsage: _aio.UnaryStreamMultiCallable[_usage_service_pb2.WatchUsageRequest, _usage_service_pb2.WatchUsageResponse]  # type: ignore[assignment]
     """Streams the usage: once at the start, then after each change, several changes within a short while as one.
-    A new period is a change. Customer for its own account, admin.
+    A new period is a change. A reader that is slow misses what newer usage has overtaken, and is not cut off.
+    Customer for its own account, admin.
 
     The stream ends with UNAVAILABLE / SHUTTING_DOWN or QUOTA_UNAVAILABLE; call again.
     """
@@ -199,7 +201,8 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_usage_service_pb2.WatchUsageResponse], _abc.AsyncIterator[_usage_service_pb2.WatchUsageResponse]]:
         """Streams the usage: once at the start, then after each change, several changes within a short while as one.
-        A new period is a change. Customer for its own account, admin.
+        A new period is a change. A reader that is slow misses what newer usage has overtaken, and is not cut off.
+        Customer for its own account, admin.
 
         The stream ends with UNAVAILABLE / SHUTTING_DOWN or QUOTA_UNAVAILABLE; call again.
         """
