@@ -128,7 +128,7 @@ class UsageReader:
             estimate = pb.CostEstimate(
                 plan_id=plan_id, offer_id=offer_id, session_limit=limit, platform_fee=money(price_micro)
             )
-            if request.provider in managed:
+            if managed:
                 response.estimates.add().CopyFrom(estimate)
                 one = response.estimates[-1]
                 one.credential_mode = types.CREDENTIAL_MODE_MANAGED
