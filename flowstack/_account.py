@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from flowstack_protos.billing.v1 import plan_pb2
 from flowstack_protos.billing.v1 import subscription_service_pb2 as pb
+from flowstack_protos.billing.v1 import usage_service_pb2 as usage_pb
+from flowstack_protos.type.v1 import type_pb2
 
 from flowstack._client import Call, Steps
-from flowstack._methods import SubscriptionService
+from flowstack._methods import SubscriptionService, UsageService
 from flowstack._values import dollars, time_of, word
+
+_COSTS: Final = ("provider_cost", "provider_cost_high", "total", "total_high")
 
 
 def tier_info() -> Steps[dict[str, Any]]:
@@ -61,3 +65,35 @@ def model_info(model: Any) -> dict[str, Any]:
         "managed": model.managed_available,
         "byok": model.byok_available,
     }
+
+
+def cost_estimates(
+    sessions: int, provider: str, model: str, *, input_tokens: int, output_tokens: int, price_table: str
+) -> Steps[list[dict[str, Any]]]:
+    """What sessions would cost a month, on each plan and offer that allows as many, cheapest first.
+
+    plan and offer (str, offer empty for the plan as such), sessions_limit (int), managed (bool, on the operator's
+    keys), model (str, the one that would run), fee (dollars a month), provider_cost and total with provider_cost_high
+    and total_high (dollars, equal where there is one price; None where the price is not known).
+    """
+    request = usage_pb.EstimateCostRequest(
+        sessions_per_month=sessions,
+        provider=provider,
+        model=model,
+        tokens_per_session=input_tokens + output_tokens,
+        output_tokens_per_session=output_tokens,
+        price_table=price_table,
+    )
+    response: usage_pb.EstimateCostResponse = yield Call(UsageService.EstimateCost, request)
+    return [
+        {
+            "plan": one.plan_id,
+            "offer": one.offer_id,
+            "sessions_limit": one.session_limit,
+            "managed": one.credential_mode == type_pb2.CREDENTIAL_MODE_MANAGED,
+            "model": response.served_model,
+            "fee": dollars(one.platform_fee),
+            **{name: dollars(getattr(one, name)) if one.HasField(name) else None for name in _COSTS},
+        }
+        for one in response.estimates
+    ]

@@ -189,6 +189,34 @@ class Agent(BaseAgent):
         """
         return self._client.run(_account.tier_info())
 
+    def estimate_cost(
+        self,
+        sessions: int,
+        provider: str,
+        model: str,
+        *,
+        input_tokens: int = 5_625,
+        output_tokens: int = 1_875,
+        price_table: str = "",
+    ) -> list[dict[str, Any]]:
+        """What sessions would cost a month on each plan that allows them; see `_account.cost_estimates`.
+
+        Args:
+            sessions: how many a month.
+            provider: whom sessions on your own keys run at.
+            model: its model, by name or alias.
+            input_tokens: of a session's prompts.
+            output_tokens: of its answers.
+            price_table: empty for today's prices, `seed-example` for those of the published comparison.
+
+        Raises:
+            FlowStackError: see `_errors`.
+        """
+        steps = _account.cost_estimates(
+            sessions, provider, model, input_tokens=input_tokens, output_tokens=output_tokens, price_table=price_table
+        )
+        return self._client.run(steps)
+
     def models(self, provider: str = "") -> list[dict[str, Any]]:
         """The models that may be asked for: provider, model, aliases, managed and byok.
 

@@ -145,6 +145,22 @@ class AsyncAgent(BaseAgent):
         """As Agent.get_tier_info."""
         return await self._client.run(_account.tier_info())
 
+    async def estimate_cost(
+        self,
+        sessions: int,
+        provider: str,
+        model: str,
+        *,
+        input_tokens: int = 5_625,
+        output_tokens: int = 1_875,
+        price_table: str = "",
+    ) -> list[dict[str, Any]]:
+        """As Agent.estimate_cost."""
+        steps = _account.cost_estimates(
+            sessions, provider, model, input_tokens=input_tokens, output_tokens=output_tokens, price_table=price_table
+        )
+        return await self._client.run(steps)
+
     async def models(self, provider: str = "") -> list[dict[str, Any]]:
         """As Agent.models."""
         return [_account.model_info(model) for model in await self._client.run(_routes.list_models(provider))]

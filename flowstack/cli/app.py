@@ -9,6 +9,7 @@ import typer
 
 from flowstack._errors import FlowStackError
 from flowstack.cli import admin, alerts, budget, chat, doctor, invoices, keys, plans, subscription, usage, vault
+from flowstack.cli.estimate import estimate
 from flowstack.cli.output import Output, exit_code_of
 from flowstack.cli.shell import Shell
 
@@ -25,6 +26,7 @@ app = typer.Typer(
 app.command("chat")(chat.chat)
 app.command("usage")(usage.usage)
 app.command("plans")(plans.plans)
+app.command("estimate")(estimate)
 app.command("doctor")(doctor.doctor)
 for name, group in (
     ("subscription", subscription.app),

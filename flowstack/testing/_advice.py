@@ -7,30 +7,45 @@ from collections.abc import Iterator
 from flowstack_protos.billing.v1 import usage_service_pb2 as pb
 
 from flowstack.testing._plans import PLANS, Plan, money
+from flowstack.testing._subscriptions import Subscription
 from flowstack.testing._terms import Terms
 
 PROJECTED_PERCENT = 80
 LITTLE_PERCENT = 50
 
 
-def recommendations(terms: Terms, usage: pb.Usage, projected: int) -> list[pb.Recommendation]:
-    """The advice for a period, each with the figures that it rests on."""
-    return list(_all(terms, usage, projected))
+def recommendations(subscription: Subscription, usage: pb.Usage, forecast: pb.Forecast) -> list[pb.Recommendation]:
+    """The advice for a period, each with the figures that it rests on; none once the subscription has ended."""
+    return [] if usage.refusal_reason == "SUBSCRIPTION_ENDED" else list(_all(subscription, usage, forecast))
 
 
-def _all(terms: Terms, usage: pb.Usage, projected: int) -> Iterator[pb.Recommendation]:
+def _all(subscription: Subscription, usage: pb.Usage, forecast: pb.Forecast) -> Iterator[pb.Recommendation]:
+    terms, projected = subscription.terms, forecast.projected_sessions
     limit = terms.session_limit
-    if terms.plan_id in ("starter", "professional") and usage.byok_sessions > usage.managed_sessions:
+    goes_on = not subscription.end_us
+    if goes_on and terms.plan_id in ("starter", "professional") and usage.byok_sessions > usage.managed_sessions:
         yield pb.Recommendation(
             kind=pb.RECOMMENDATION_KIND_COST_REDUCTION,
             message=f"{usage.byok_sessions} sessions ran on your own credentials and {usage.managed_sessions} on "
             "managed ones, which the plan includes. Compare what the plans cost.",
             current_plan_id=terms.plan_id,
+            current_price=money(terms.price_micro),
+            suggested_price=money(terms.price_micro),
+            sessions_used=usage.sessions_used,
+            sessions_limit=limit,
+            suggested_sessions_limit=limit,
+            usage_percentage=usage.usage_percentage,
+            projected_sessions=projected,
+            projected_sessions_high=forecast.projected_sessions_high,
+            projected_usage_percentage=forecast.projected_usage_percentage,
             managed_sessions=usage.managed_sessions,
             byok_sessions=usage.byok_sessions,
         )
-    if terms.price_micro and projected * 100 < limit * LITTLE_PERCENT:
-        cheaper = [one for one in _sold() if one.price < terms.price_micro and one.session_limit >= projected]
+    # A first day says nothing of a month, and a change that waits has decided the next one.
+    is_open = goes_on and forecast.method != pb.FORECAST_METHOD_SO_FAR and not subscription.pending_change_id
+    if terms.price_micro and projected * 100 < limit * LITTLE_PERCENT and is_open:
+        needed = forecast.projected_sessions_high
+        cheaper = [one for one in _sold() if one.price < terms.price_micro and one.session_limit >= needed]
         if cheaper:
             yield _plan_advice(
                 pb.RECOMMENDATION_KIND_PLAN_OPTIMIZATION,
@@ -38,7 +53,7 @@ def _all(terms: Terms, usage: pb.Usage, projected: int) -> Iterator[pb.Recommend
                 terms,
                 other=cheaper[0],
                 usage=usage,
-                projected=projected,
+                forecast=forecast,
             )
     if projected * 100 > limit * PROJECTED_PERCENT and terms.upgrade_plan_id:
         larger = PLANS[terms.upgrade_plan_id]
@@ -48,7 +63,7 @@ def _all(terms: Terms, usage: pb.Usage, projected: int) -> Iterator[pb.Recommend
             terms,
             other=larger,
             usage=usage,
-            projected=projected,
+            forecast=forecast,
         )
 
 
@@ -57,7 +72,13 @@ def _sold() -> list[Plan]:
 
 
 def _plan_advice(
-    kind: pb.RecommendationKind.ValueType, message: str, terms: Terms, *, other: Plan, usage: pb.Usage, projected: int
+    kind: pb.RecommendationKind.ValueType,
+    message: str,
+    terms: Terms,
+    *,
+    other: Plan,
+    usage: pb.Usage,
+    forecast: pb.Forecast,
 ) -> pb.Recommendation:
     return pb.Recommendation(
         kind=kind,
@@ -71,6 +92,7 @@ def _plan_advice(
         sessions_limit=terms.session_limit,
         suggested_sessions_limit=other.session_limit,
         usage_percentage=usage.usage_percentage,
-        projected_sessions=projected,
-        projected_usage_percentage=100 * projected / terms.session_limit,
+        projected_sessions=forecast.projected_sessions,
+        projected_sessions_high=forecast.projected_sessions_high,
+        projected_usage_percentage=forecast.projected_usage_percentage,
     )

@@ -23,9 +23,10 @@ CURRENT: Final = "current"
 SEED_EXAMPLE: Final = "seed-example"
 _VOLUME_SESSIONS: Final = 10_000
 """From so many sessions a month the comparison speaks of any model, within a range."""
-_VOLUME_MICRO: Final = (4_000_000, 10_666_667)
-"""Micro-dollars a million tokens."""
-_MODELS_MICRO: Final = {"gpt-4": 10_000_000, "gpt-3.5": 2_000_000, "gpt-3.5-turbo": 2_000_000}
+_VOLUME_USD: Final = (300, 800)
+"""For _VOLUME_SESSIONS of TOKENS_DEFAULT."""
+_MODELS_USD: Final = {"gpt-4": 750, "gpt-3.5": 150, "gpt-3.5-turbo": 150}
+"""For as many, which is ten times what the comparison speaks of."""
 
 _Range = tuple[int, int] | None
 """The lowest and the highest cost; None where it is not known."""
@@ -56,6 +57,7 @@ class Estimates:
             tokens_per_session=tokens,
             output_tokens_per_session=request.output_tokens_per_session if has_output else tokens // OUTPUT_SHARE,
             price_table=table,
+            served_model=request.model,
             price_table_version=f"{SEED_EXAMPLE}-1" if table == SEED_EXAMPLE else "",
         )
 
@@ -73,14 +75,13 @@ def _fees() -> list[tuple[str, str, int, int, bool]]:
 
 def _seed_cost(request: pb.EstimateCostRequest, tokens: int) -> _Range:
     if request.sessions_per_month >= _VOLUME_SESSIONS:
-        low, high = _VOLUME_MICRO
-    elif request.provider == "openai" and request.model in _MODELS_MICRO:
-        low = high = _MODELS_MICRO[request.model]
+        low, high = _VOLUME_USD
+    elif request.provider == "openai" and request.model in _MODELS_USD:
+        low = high = _MODELS_USD[request.model]
     else:
         return None
-    million = 1_000_000
-    total = request.sessions_per_month * tokens
-    return (total * low + million // 2) // million, (total * high + million // 2) // million
+    total, of = 1_000_000 * request.sessions_per_month * tokens, _VOLUME_SESSIONS * TOKENS_DEFAULT
+    return (2 * total * low + of) // (2 * of), (2 * total * high + of) // (2 * of)
 
 
 def _estimate(  # noqa: PLR0917  # an estimate's columns

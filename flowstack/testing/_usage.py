@@ -107,7 +107,7 @@ class UsageReader:
             unpriced_sessions=usage.unpriced_sessions,
             estimated_monthly_cost=usage.estimated_monthly_cost,
             items=_items(sessions),
-            recommendations=recommendations(account.subscription.terms, usage, forecast.projected_sessions),
+            recommendations=recommendations(account.subscription, usage, forecast),
         )
         return pb.AnalyzeCostsResponse(cost_analysis=analysis)
 

@@ -12,6 +12,7 @@ from typing import Final
 from services.billing.adapters.catalogue_file import load_catalogue
 from services.billing.adapters.pdf.printer import PdfPrinter
 from services.billing.adapters.price_table import load_prices
+from services.billing.adapters.providers_file import ProvidersFile
 from services.billing.adapters.quota_client import QuotaClient
 from services.billing.adapters.sql.database import Database, open_database
 from services.billing.adapters.webhooks.addresses import Lookup, SystemLookup
@@ -105,6 +106,7 @@ async def running(
             settings.payment_terms(),
             provider is not None,
             prices,
+            ProvidersFile(settings.providers_file),
         )
         dispatcher = EntitlementDispatcher(context, backoff)
         api_keys = ApiKeyService(context, pepper)

@@ -26,6 +26,8 @@ class BillingSettings(CommonSettings):
     """Another catalogue of plans and offers than the one that ships."""
     billing_prices_file: Path | None = None
     """Prices of providers that stand before those that ship, see `adapters/price_table.py`."""
+    providers_file: Path = Path("deploy/providers.toml")
+    """The router's, for the names and aliases of models in estimates; need not be there."""
     billing_lease_seconds: float = Field(10.0, gt=0)
     """How long a replica that has fallen silent keeps the partitions of quota's events that it reads."""
 

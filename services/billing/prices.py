@@ -1,10 +1,10 @@
-"""The port to the price table: what a model of a provider costs at a time."""
+"""The ports to the price table, what a model of a provider costs at a time, and to the list of models."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from services.billing.domain.prices import ModelPrice
+from services.billing.domain.prices import ModelPrice, Rates
 
 
 class Prices(Protocol):
@@ -34,3 +34,28 @@ class NoPrices:
     def price_of(self, provider: str, model: str, at_us: int) -> ModelPrice | None:  # noqa: ARG002
         """None."""
         return None
+
+
+class ListedModel(NamedTuple):
+    """A model as the router would run it."""
+
+    name: str
+    """The provider's own, which sessions are priced by."""
+    rates: Rates | None
+    """What the operator's list says of its price; None where that says nothing."""
+
+
+class Models(Protocol):
+    """The models that the operator offers."""
+
+    def find(self, provider: str, model: str) -> ListedModel:
+        """The model of a provider by its name or an alias; the name as it is where the list does not have it."""
+        ...
+
+
+class NoModels:
+    """No list: every name stands for itself."""
+
+    def find(self, provider: str, model: str) -> ListedModel:  # noqa: ARG002
+        """The name as it is."""
+        return ListedModel(model, None)

@@ -268,6 +268,22 @@ def test_one_agent_serves_many_threads(agent: Agent) -> None:
     assert agent.get_usage().sessions_used == 8
 
 
+def test_costs_are_estimated(agent: Agent) -> None:
+    found = agent.estimate_cost(1_000, "openai", "gpt-4", price_table="seed-example")
+    fees = {(one["offer"] or one["plan"], one["fee"]) for one in found}
+    assert fees == {("starter", 50.0), ("professional", 200.0), ("volume-10k", 99.0)}
+    for one in found:
+        assert one["sessions_limit"] >= 1_000
+        assert one["model"] == "gpt-4"
+        if one["managed"]:
+            assert (one["provider_cost"], one["total"]) == (0.0, one["fee"])
+        else:  # the fake knows no provider's prices
+            assert one["provider_cost"] in (None, 75.0)
+            assert one["total"] in (None, one["fee"] + 75.0)
+    assert sorted(one["managed"] for one in found) == [False] * 3 + [True] * 3
+    assert agent.estimate_cost(30_000, "openai", "gpt-4") == []
+
+
 async def test_the_async_agent_has_the_same_surface(platform: Platform) -> None:
     def public(of: type) -> set[str]:
         return {name for name in dir(of) if not name.startswith("_")}
@@ -297,6 +313,8 @@ async def test_the_async_agent_has_the_same_surface(platform: Platform) -> None:
             pass
         assert usage.sessions_used == 4
         assert (await agent.get_tier_info())["current_tier"] == "starter"
+        estimates = await agent.estimate_cost(10_000, "openai", "gpt-4", input_tokens=10, output_tokens=0)
+        assert {one["offer"] for one in estimates} == {"volume-10k"}
         await agent.flush()
         assert len(await agent.vault.query("provider_switches")) == 4
 

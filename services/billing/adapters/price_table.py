@@ -1,4 +1,27 @@
-"""The price table: the operator's file on top of the prices that the package genai-prices publishes."""
+"""The price table: the operator's file on top of the prices that the package genai-prices publishes.
+
+The operator's file, in TOML:
+
+    version = "acme-7"                      # is stamped on every cost
+    price_time = 2026-10-01T00:00:00Z       # from when its prices are; may be left out
+
+    [[prices]]
+    provider = "openai"
+    model = "gpt-4o-mini"                   # the provider's own name, no alias; "gpt-4o*" takes in all that begin so
+    start_time = 2026-06-01T00:00:00Z       # may be left out: since ever
+    input_usd_per_million_tokens = "0.15"
+    output_usd_per_million_tokens = "0.60"
+    cached_input_usd_per_million_tokens = "0.075"   # this and cache_write_… may be left out: as input;
+                                                    # reasoning_… likewise: as output
+    [[prices.tiers]]
+    above_input_tokens = 200000
+    input_usd_per_million_tokens = "0.30"
+    output_usd_per_million_tokens = "1.20"
+
+At a time the newest price that has begun holds: of the model's own ones, else of the longest pattern that takes it in,
+else of those that ship. A tier replaces the prices that it names; the others hold in it too, as they do in
+genai-prices, where a price without tiers stands beside one with them.
+"""
 
 from __future__ import annotations
 
@@ -61,6 +84,10 @@ class _Price(_Rates, frozen=True, forbid_unknown_fields=True, kw_only=True):
     start_time: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
     tiers: tuple[_Tier, ...] = ()
 
+    @property
+    def start_us(self) -> int:
+        return us_from_time(self.start_time) if self.start_time else 0
+
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -92,21 +119,23 @@ class PriceTable:
         if dated is None:
             if len(self._known) >= CACHED_MODELS_MAX:
                 self._known.clear()
-            # Newest first, so that the first one that has begun is in force.
-            found = sorted(self._find(provider, model), key=lambda item: -item.start_us)
-            dated = self._known[key] = tuple(found)
+            dated = self._known[key] = (*self._find_own(provider, model), *self._find_seed(provider, model))
         for start_us, price in dated:
             if start_us <= at_us:
                 return price
         return None
 
-    def _find(self, provider: str, model: str) -> list[_Dated]:
-        if self._own:
-            own = [price for price in self._own.prices if price.provider == provider and _matches(price.model, model)]
-            # A model that is named stands before one that a pattern takes in.
-            names = sorted({price.model for price in own}, key=lambda name: (name.endswith("*"), -len(name)))
-            if names:
-                return [_from_file(price, self._own.version) for price in own if price.model == names[0]]
+    def _find_own(self, provider: str, model: str) -> list[_Dated]:
+        """The operator's prices, so that the first one that has begun is in force."""
+        if self._own is None:
+            return []
+        own = [price for price in self._own.prices if price.provider == provider and _matches(price.model, model)]
+        # A model that is named stands before one that a pattern takes in; of the same name the newest comes first.
+        own.sort(key=lambda price: (price.model.endswith("*"), -len(price.model), -price.start_us))
+        return [_from_file(price, self._own.version) for price in own]
+
+    def _find_seed(self, provider: str, model: str) -> list[_Dated]:
+        """The prices that ship, likewise."""
         if provider == FREE_OF_CHARGE:
             return [_Dated(0, ModelPrice(self._seed_version, Rates(0, 0)))]
         listed = self._seed.get(SEED_PROVIDERS.get(provider, ""))
@@ -114,7 +143,7 @@ class PriceTable:
         if info is None:
             return []
         prices = info.prices if isinstance(info.prices, list) else [ConditionalPrice(prices=info.prices)]
-        return _from_seed(prices, self._seed_version)
+        return sorted(_from_seed(prices, self._seed_version), key=lambda item: -item.start_us)
 
 
 def load_prices(path: Path | None = None) -> PriceTable:
@@ -127,13 +156,31 @@ def load_prices(path: Path | None = None) -> PriceTable:
         return PriceTable()
     try:
         with path.open("rb") as file:
-            return PriceTable(msgspec.convert(tomllib.load(file), type=_File))
+            own = msgspec.convert(tomllib.load(file), type=_File)
     except OSError as error:
         raise StartupError(
             f"The price table {path} cannot be read ({error.strerror}). Set FLOWSTACK_BILLING_PRICES_FILE."
         ) from error
     except (msgspec.ValidationError, tomllib.TOMLDecodeError) as error:
         raise StartupError(f"The price table {path} is not valid: {error}. Correct it and start again.") from error
+    if problem := _told_twice(own.prices):
+        raise StartupError(f"The price table {path} is not valid: {problem}. Keep one of the two and start again.")
+    return PriceTable(own)
+
+
+def _told_twice(prices: tuple[_Price, ...]) -> str:
+    """What has two prices, and where; empty where nothing has."""
+    first: dict[tuple[str, str, int], int] = {}
+    for place, price in enumerate(prices):
+        before = first.setdefault((price.provider, price.model, price.start_us), place)
+        if before != place:
+            since = f"from {price.start_time.astimezone(UTC)} on" if price.start_time else "without a start_time"
+            return f"prices[{place}]: {price.provider} {price.model} has a price {since} in prices[{before}] already"
+        bounds = [tier.above_input_tokens for tier in price.tiers]
+        for number, bound in enumerate(bounds):
+            if bound in bounds[:number]:
+                return f"prices[{place}].tiers[{number}]: there is a tier above {bound} input tokens already"
+    return ""
 
 
 def _matches(pattern: str, model: str) -> bool:
@@ -141,9 +188,15 @@ def _matches(pattern: str, model: str) -> bool:
 
 
 def _from_file(price: _Price, version: str) -> _Dated:
-    tiers = sorted(Tier(tier.above_input_tokens, tier.to_rates()) for tier in price.tiers)
-    start_us = us_from_time(price.start_time) if price.start_time else 0
-    return _Dated(start_us, ModelPrice(version, price.to_rates(), tuple(tiers)))
+    rates = price.to_rates()
+    tiers = [
+        Tier(
+            tier.above_input_tokens,
+            Rates(*(base if own is None else own for own, base in zip(tier.to_rates(), rates, strict=True))),
+        )
+        for tier in sorted(price.tiers, key=lambda tier: tier.above_input_tokens)
+    ]
+    return _Dated(price.start_us, ModelPrice(version, rates, tuple(tiers)))
 
 
 def _from_seed(prices: list[ConditionalPrice], version: str) -> list[_Dated]:

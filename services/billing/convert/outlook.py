@@ -104,7 +104,8 @@ def _recommendation_to_proto(one: Recommendation) -> pb.Recommendation:
         sessions_limit=one.sessions_limit,
         suggested_sessions_limit=one.suggested_sessions_limit,
         usage_percentage=one.usage_percentage,
-        projected_sessions=None if one.projected_sessions is None else _count(one.projected_sessions),
+        projected_sessions=_count(one.projected_sessions),
+        projected_sessions_high=_count(one.projected_sessions_high),
         projected_usage_percentage=one.projected_usage_percentage,
         managed_sessions=one.managed_sessions,
         byok_sessions=one.byok_sessions,
@@ -121,6 +122,7 @@ def estimates_to_proto(found: CostEstimates) -> pb.EstimateCostResponse:
         price_table=found.price_table,
         price_table_version=found.price_table_version,
         price_time=optional_time_to_proto(found.price_us),
+        served_model=found.served_model,
     )
 
 

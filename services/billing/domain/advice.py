@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from enum import IntEnum
 from typing import Final, NamedTuple
 
 from services.billing.domain.catalogue import Catalogue
 from services.billing.domain.forecast import projected_cost_micro
+from services.billing.domain.forecast_model import ForecastMethod
 from services.billing.domain.model import Terms
 from services.billing.domain.prices import ProviderCost
 from services.billing.domain.usage import is_near_limit, percentage
@@ -32,12 +34,24 @@ class Situation:
     """What advice is made of. Sessions are those of the current period."""
 
     terms: Terms
+    next_terms: Terms | None
+    """What holds from the next period on, as far as it is decided; None where the subscription ends before."""
     used: int
     limit: int
     projected: int
+    high: int
+    """The high end of the projection's range."""
+    method: ForecastMethod
     managed: int
     byok: int
     provider_cost: ProviderCost
+    pending: str = ""
+    """The `downgrade` or `cancellation` that waits and that an upgrade would drop; empty for none."""
+
+    @property
+    def needed(self) -> int:
+        """Sessions that the period will most likely take."""
+        return max(self.used, self.projected)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +64,15 @@ class Recommendation:
     suggested_plan_id: str
     savings_micro: int | None
     """Negative where it would cost more; None where a cost in it is unknown."""
-    current_price_micro: int | None = None
-    suggested_price_micro: int | None = None
-    sessions_used: int | None = None
-    sessions_limit: int | None = None
-    suggested_sessions_limit: int | None = None
-    usage_percentage: float | None = None
-    projected_sessions: int | None = None
-    projected_usage_percentage: float | None = None
+    current_price_micro: int
+    suggested_price_micro: int | None
+    sessions_used: int
+    sessions_limit: int
+    suggested_sessions_limit: int | None
+    usage_percentage: float
+    projected_sessions: int
+    projected_sessions_high: int
+    projected_usage_percentage: float
     managed_sessions: int | None = None
     byok_sessions: int | None = None
     byok_provider_cost_micro: int | None = None
@@ -94,93 +109,142 @@ def _credentials(situation: Situation, choices: list[_Choice]) -> Iterator[Recom
     The saving is this month's fee with the projected provider cost against that plan's fee.
     """
     terms, cost = situation.terms, situation.provider_cost
-    if terms.plan_id not in BYOK_PLANS or situation.byok <= situation.managed:
+    if terms.plan_id not in BYOK_PLANS or situation.byok <= situation.managed or situation.next_terms is None:
         return
     # The plan in force holds what it allows, at the price that was agreed.
-    needed = max(situation.used, situation.projected)
     own = _Choice(terms.price_micro, terms.plan_id, situation.limit, bool(terms.managed_providers))
-    fitting = [choice for choice in (own, *choices) if choice.has_managed and choice.limit >= needed]
-    best = min(fitting, key=lambda choice: choice.price_micro) if fitting else None
-    savings = None
-    if best is not None and not cost.unpriced_sessions:
-        provider_micro = projected_cost_micro(
-            cost.known_micro, situation.used, max(situation.projected, situation.used)
-        )
-        savings = terms.price_micro + provider_micro - best.price_micro
-    here = best is not None and best.name == terms.plan_id
-    where = f"on {best.name}" if best is not None and not here else "on your plan"
-    yield Recommendation(
+    fitting = [choice for choice in (own, *choices) if choice.has_managed and _holds(choice, situation)]
+    best = min(fitting, key=lambda choice: choice.price_micro, default=None)
+    known = None if cost.unpriced_sessions else cost.known_micro
+    projected_micro = None if known is None else projected_cost_micro(known, situation.used, situation.needed)
+    advice = _recommendation(
         RecommendationKind.COST_REDUCTION,
         f"{situation.byok:,} sessions ran on your own provider credentials, {situation.managed:,} on managed ones. "
-        f"Compare with managed providers {where}, whose fee includes the provider's charges.",
-        terms.plan_id,
-        "" if best is None or here else best.name,
-        savings,
-        terms.price_micro,
-        best.price_micro if best is not None else None,
-        suggested_sessions_limit=best.limit if best is not None else None,
+        f"{_charged(situation, projected_micro)} {_managed_place(situation, best)}, whose fee includes that.",
+        situation,
+        best,
+        extra_micro=projected_micro,
+    )
+    yield replace(
+        advice,
+        suggested_plan_id="" if best is not None and best.name == own.name else advice.suggested_plan_id,
         managed_sessions=situation.managed,
         byok_sessions=situation.byok,
-        byok_provider_cost_micro=None if cost.unpriced_sessions else cost.known_micro,
+        byok_provider_cost_micro=known,
     )
 
 
+def _charged(situation: Situation, projected_micro: int | None) -> str:
+    cost = situation.provider_cost
+    if projected_micro is None:
+        return f"What providers charged is not known of {cost.unpriced_sessions:,} of them."
+    return (
+        f"Providers charged {_dollars(cost.known_micro)} for them, and will have charged {_dollars(projected_micro)} "
+        f"by the period's end: {situation.used:,} sessions have run, {situation.needed:,} are projected."
+    )
+
+
+def _managed_place(situation: Situation, best: _Choice | None) -> str:
+    if best is None:
+        return f"No plan on sale allows the {situation.needed:,} sessions that are projected: ask for a contract"
+    if best.name == situation.terms.plan_id:
+        return "Compare with managed providers on your plan"
+    return f"Compare with managed providers on {best.name} at {_dollars(best.price_micro)}"
+
+
+def _holds(choice: _Choice, situation: Situation) -> bool:
+    """Whether a plan allows what the period takes: a smaller one than now also if more come than is most likely.
+
+    A period's first day says nothing of that, so that nothing smaller holds then.
+    """
+    if choice.limit >= situation.limit:
+        return choice.limit >= situation.needed
+    return situation.method is not ForecastMethod.SO_FAR and choice.limit >= max(situation.needed, situation.high)
+
+
 def _smaller(situation: Situation, choices: list[_Choice]) -> Iterator[Recommendation]:
-    """Under half used on a paid plan: the cheaper one that would have fitted, by what will be used, not only was."""
+    """Under half used on a paid plan: the cheaper one that would have fitted, by what will be used, not only was.
+
+    None where other terms wait for the next period already, or none do: what is advised is for that one. None either
+    in a period's first day, when every plan is used little.
+    """
     terms = situation.terms
+    if situation.next_terms != terms or situation.method is ForecastMethod.SO_FAR:
+        return
     if not terms.price_micro or not situation.limit or situation.used * 100 >= situation.limit * LOW_PERCENT:
         return
-    needed = max(situation.used, situation.projected)
     fitting = [
         choice
         for choice in choices
         if choice.price_micro < terms.price_micro
-        and choice.limit >= needed
+        and _holds(choice, situation)
         and (choice.has_managed or not situation.managed)
     ]
     if not fitting:
         return
     best = fitting[0]
     share = percentage(situation.used, situation.limit)
-    yield Recommendation(
+    yield _recommendation(
         RecommendationKind.PLAN_OPTIMIZATION,
-        f"You use {share:.1f} % of your sessions, and {needed:,} are projected. {best.name} allows {best.limit:,} and "
-        "would have fitted. A downgrade applies from the next period on.",
-        terms.plan_id,
-        best.name,
-        terms.price_micro - best.price_micro,
-        terms.price_micro,
-        best.price_micro,
-        situation.used,
-        situation.limit,
-        best.limit,
-        share,
-        situation.projected,
+        f"You use {share:.1f} % of your sessions, and {situation.needed:,} are projected, {situation.high:,} at most. "
+        f"{best.name} allows {best.limit:,} and would have fitted. A downgrade applies from the next period on.",
+        situation,
+        best,
     )
 
 
 def _larger(situation: Situation, choices: list[_Choice]) -> Iterator[Recommendation]:
     """Over 80 % projected: the cheapest plan that allows more and would not be near its limit, or the largest."""
-    terms, projected = situation.terms, situation.projected
+    projected = situation.projected
     if not is_near_limit(projected, situation.limit) or projected * 100 == situation.limit * 80:
         return
     larger = [choice for choice in choices if choice.limit > situation.limit and choice.limit >= projected]
     roomy = [choice for choice in larger if not is_near_limit(projected, choice.limit)]
     best = next(iter(roomy or larger), None)
-    share = percentage(projected, situation.limit)
     advice = f"{best.name} allows {best.limit:,}" if best else "No plan on sale allows more: ask for a contract"
-    yield Recommendation(
+    drops = f" It drops the {situation.pending} that waits for the period's end." if situation.pending else ""
+    yield _recommendation(
         RecommendationKind.PLAN_UPGRADE,
-        f"{projected:,} sessions are projected for this period, {share:.1f} % of your limit. {advice}.",
-        terms.plan_id,
+        f"{projected:,} sessions are projected for this period, {percentage(projected, situation.limit):.1f} % of your "
+        f"limit. {advice}.{drops}",
+        situation,
+        best,
+    )
+
+
+def _recommendation(
+    kind: RecommendationKind, message: str, situation: Situation, best: _Choice | None, extra_micro: int | None = 0
+) -> Recommendation:
+    """Advice with the period's figures.
+
+    Args:
+        kind: what it is about.
+        message: for people.
+        situation: what it rests on.
+        best: what is suggested; None where nothing on sale fits.
+        extra_micro: what would be saved beside the difference of the fees; None where that is not known.
+    """
+    price_micro = situation.terms.price_micro
+    saving = None
+    if best is not None and extra_micro is not None:
+        saving = price_micro + extra_micro - best.price_micro
+    return Recommendation(
+        kind,
+        message,
+        situation.terms.plan_id,
         best.name if best else "",
-        terms.price_micro - best.price_micro if best else None,
-        terms.price_micro,
+        saving,
+        price_micro,
         best.price_micro if best else None,
         situation.used,
         situation.limit,
         best.limit if best else None,
         percentage(situation.used, situation.limit),
-        projected,
-        share,
+        situation.needed,
+        max(situation.needed, situation.high),
+        percentage(situation.needed, situation.limit),
     )
+
+
+def _dollars(micro: int) -> str:
+    return f"${Decimal(micro) / 1_000_000:,.2f}"

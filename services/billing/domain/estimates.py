@@ -24,11 +24,27 @@ SEED_EXAMPLE_VERSION: Final = "seed-example-1"
 _SEED_VOLUME_SESSIONS: Final = 10_000
 """From so many sessions a month the comparison speaks of any model, within a range."""
 
-_SEED_VOLUME_MICRO: Final = (4_000_000, 10_666_667)
-"""The range: $300 to $800 for 10,000 sessions of 7,500 tokens."""
 
-_SEED_MICRO: Final = {"gpt-4": 10_000_000, "gpt-3.5": 2_000_000, "gpt-3.5-turbo": 2_000_000}
-"""$75 and $15 for 1,000 sessions of 7,500 tokens, whatever of them is output."""
+class _SeedPrice(NamedTuple):
+    """As the comparison has it: dollars for what all sessions take, which for one token is no decimal fraction."""
+
+    low_usd: int
+    high_usd: int
+    tokens: int
+
+    def cost(self, tokens: int) -> CostRange:
+        """For so many tokens, whatever of them is output, in micro-dollars, rounded half up."""
+        return CostRange(*((2 * usd * 1_000_000 * tokens + self.tokens) // (2 * self.tokens) for usd in self[:2]))
+
+
+_SEED_VOLUME_PRICE: Final = _SeedPrice(300, 800, 10_000 * TOKENS_DEFAULT)
+
+_SEED_PRICES: Final = {
+    "gpt-4": _SeedPrice(75, 75, 1_000 * TOKENS_DEFAULT),
+    "gpt-3.5": _SeedPrice(15, 15, 1_000 * TOKENS_DEFAULT),
+    "gpt-3.5-turbo": _SeedPrice(15, 15, 1_000 * TOKENS_DEFAULT),
+}
+"""OpenAI's."""
 
 
 class CostRange(NamedTuple):
@@ -74,24 +90,19 @@ class Estimate(NamedTuple):
 
 def seed_example_cost(workload: Workload) -> CostRange:
     """What providers charge, by the price table of the published comparison."""
+    price = _SEED_PRICES.get(workload.model) if workload.provider == "openai" else None
     if workload.sessions >= _SEED_VOLUME_SESSIONS:
-        low, high = _SEED_VOLUME_MICRO
-    elif workload.provider == "openai" and workload.model in _SEED_MICRO:
-        low = high = _SEED_MICRO[workload.model]
-    else:
-        return CostRange(None, None)
-    return CostRange(*(_cost(Rates(micro, micro), workload) for micro in (low, high)))
+        price = _SEED_VOLUME_PRICE
+    return CostRange(None, None) if price is None else price.cost(workload.sessions * workload.tokens)
 
 
 def current_cost(workload: Workload, rates: Rates | None) -> CostRange:
     """What providers charge at one price; None where it is not known."""
-    cost = None if rates is None else _cost(rates, workload)
-    return CostRange(cost, cost)
-
-
-def _cost(rates: Rates, workload: Workload) -> int | None:
+    if rates is None:
+        return CostRange(None, None)
     sessions = workload.sessions
-    return cost_micro(rates, Tokens(sessions * workload.input_tokens, sessions * workload.output_tokens))
+    cost = cost_micro(rates, Tokens(sessions * workload.input_tokens, sessions * workload.output_tokens))
+    return CostRange(cost, cost)
 
 
 def estimates(catalogue: Catalogue, now_us: int, sessions: int, provider_cost: CostRange) -> list[Estimate]:

@@ -88,12 +88,18 @@ PriceOf = Callable[[str, str, int], ModelPrice | None]
 
 
 def cost_micro(rates: Rates, tokens: Tokens) -> int | None:
-    """What tokens cost at `rates`, rounded half up; None where a price that they need is not known."""
+    """What tokens cost at `rates`, rounded half up.
+
+    None where a price that they need is not known, or parts of them are said to be more than the whole: who counts
+    them some other way than providers do leaves unknown what is charged.
+    """
     if tokens[2:] == _NONE_APART and rates.input is not None and rates.output is not None:
         # Most sessions; the long way takes four times as long.
         return _rounded(tokens.input * rates.input + tokens.output * rates.output)
     fresh = tokens.input - tokens.cached_input - tokens.cache_write
     said = tokens.output - tokens.reasoning
+    if fresh < 0 or said < 0:
+        return None
     total = 0
     for count, own, general in (
         (fresh, rates.input, None),
@@ -138,10 +144,11 @@ def stamped(entry: LedgerEntry, price_of: PriceOf) -> LedgerEntry:
         entry.cache_write_tokens or 0,
         entry.reasoning_tokens or 0,
     )
-    return _with_cost(entry, cost_micro(rates, tokens), price.version)
+    cost = cost_micro(rates, tokens)
+    return entry if cost is None else _with_cost(entry, cost, price.version)
 
 
-def _with_cost(entry: LedgerEntry, cost: int | None, version: str) -> LedgerEntry:
+def _with_cost(entry: LedgerEntry, cost: int, version: str) -> LedgerEntry:
     # Half the time that _replace takes: it is done for every session. The two are the last fields.
     return LedgerEntry._make((*entry[:-2], cost, version))
 

@@ -8,7 +8,7 @@ from services.billing.domain.catalogue import Catalogue
 from services.billing.domain.ids import Randomness
 from services.billing.domain.invoices import PaymentTerms
 from services.billing.domain.paging import PageTokens
-from services.billing.prices import NoPrices, Prices
+from services.billing.prices import Models, NoModels, NoPrices, Prices
 from services.billing.quota import Quota
 from services.billing.service.signals import Signals
 from services.billing.store import Store
@@ -30,5 +30,7 @@ class Context:
     """Whether invoices go to a payment provider."""
     prices: Prices = NoPrices()  # noqa: RUF009  # immutable
     """What providers charge for sessions on the caller's credentials."""
+    models: Models = NoModels()  # noqa: RUF009  # immutable
+    """What models are called."""
     signals: Signals = field(default_factory=Signals)
     """What a committed transaction tells the rest of the process."""

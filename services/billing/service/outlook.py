@@ -19,10 +19,12 @@ from services.billing.domain.estimates import (
 )
 from services.billing.domain.forecast import Projection, projected_cost_micro
 from services.billing.domain.ledger import partition_of
-from services.billing.domain.model import Terms
-from services.billing.domain.prices import ProviderCost
+from services.billing.domain.model import Subscription, SubscriptionState
+from services.billing.domain.prices import ProviderCost, Rates
+from services.billing.domain.renewal import final_end_us, terms_at
 from services.billing.domain.usage import QuotaReading, percentage
 from services.billing.domain.usage_query import Totals
+from services.billing.prices import ListedModel
 from services.billing.service.context import Context
 from services.billing.service.usage import UsageService, project
 from services.billing.store import Transaction
@@ -31,6 +33,8 @@ from services.shared.errors import FlowStackError, Reason
 
 ITEMS_MAX: Final = 100
 CURRENT: Final = "current"
+PROVIDERS_FILE: Final = "providers-file"
+"""The version of prices that stand in the operator's list of models alone, which has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,7 @@ class Outlook:
 
     account_id: str
     quota: QuotaReading
-    terms: Terms
+    subscription: Subscription
     as_of_us: int
     charges_micro: int
     provider_cost: ProviderCost
@@ -82,6 +86,8 @@ class CostEstimates:
 
     estimates: tuple[Estimate, ...]
     workload: Workload
+    served_model: str
+    """The provider's own name of the model."""
     price_table: str
     price_table_version: str
     price_us: int
@@ -124,18 +130,8 @@ class OutlookService:
         async def read(transaction: Transaction) -> CostAnalysis:
             outlook = await self._outlook(transaction, account_id, quota)
             items = await _items(transaction, account_id, quota.period_start_us)
-            situation = Situation(
-                outlook.terms,
-                quota.sessions_committed,
-                quota.session_limit,
-                outlook.projection.sessions,
-                quota.managed_sessions,
-                quota.byok_sessions,
-                outlook.provider_cost,
-            )
-            advice = recommendations(situation, self._context.catalogue, self._context.clock.now_us())
             share = percentage(quota.sessions_committed, quota.session_limit)
-            return CostAnalysis(outlook, share, items, tuple(advice))
+            return CostAnalysis(outlook, share, items, tuple(self._advice(outlook)))
 
         return await self._context.store.transact(read, snapshot=True)
 
@@ -149,20 +145,56 @@ class OutlookService:
         Raises:
             FlowStackError: PRICE_TABLE_NOT_FOUND.
         """
-        now_us, prices = self._context.clock.now_us(), self._context.prices
+        now_us, served_model = self._context.clock.now_us(), workload.model
         if price_table == SEED_EXAMPLE:
             cost, version, price_us = seed_example_cost(workload), SEED_EXAMPLE_VERSION, 0
         elif price_table in ("", CURRENT):
-            price = prices.price_of(workload.provider, workload.model, now_us)
-            cost = current_cost(workload, None if price is None else price.rates_at(workload.input_tokens))
-            price_table, version, price_us = CURRENT, price.version if price else prices.version, prices.price_us
+            price_table, listed = CURRENT, self._context.models.find(workload.provider, workload.model)
+            served_model = listed.name
+            rates, version, price_us = self._current_rates(workload, listed, now_us)
+            cost = current_cost(workload, rates)
         else:
             raise FlowStackError(
                 Reason.PRICE_TABLE_NOT_FOUND,
                 f"There is no such price table. Leave price_table empty for current prices, or name {SEED_EXAMPLE}.",
             )
         found = estimates(self._context.catalogue, now_us, workload.sessions, cost)
-        return CostEstimates(tuple(found), workload, price_table, version, price_us)
+        return CostEstimates(tuple(found), workload, served_model, price_table, version, price_us)
+
+    def _current_rates(self, workload: Workload, listed: ListedModel, now_us: int) -> tuple[Rates | None, str, int]:
+        """What a session of the model that would run costs, by which version, from when.
+
+        The price table's come first, because sessions are priced by them; then what ListModels shows.
+        """
+        prices = self._context.prices
+        price = prices.price_of(workload.provider, listed.name, now_us)
+        if price is not None:
+            return price.rates_at(workload.input_tokens), price.version, prices.price_us
+        if listed.rates is not None:
+            return listed.rates, PROVIDERS_FILE, 0
+        return None, prices.version, prices.price_us
+
+    def _advice(self, outlook: Outlook) -> list[Recommendation]:
+        now_us, quota, subscription = self._context.clock.now_us(), outlook.quota, outlook.subscription
+        if subscription.state_at(now_us) is SubscriptionState.ENDED:
+            return []
+        end_us = final_end_us(subscription)
+        is_last = 0 < end_us <= quota.period_end_us
+        pending = "downgrade" if subscription.pending_change_id else ""
+        situation = Situation(
+            subscription.terms,
+            None if is_last else terms_at(subscription, quota.period_end_us),
+            quota.sessions_committed,
+            quota.session_limit,
+            outlook.projection.sessions,
+            outlook.projection.high,
+            outlook.projection.method,
+            quota.managed_sessions,
+            quota.byok_sessions,
+            outlook.provider_cost,
+            "cancellation" if subscription.cancel_change_id else pending,
+        )
+        return recommendations(situation, self._context.catalogue, now_us)
 
     async def _outlook(self, transaction: Transaction, account_id: str, quota: QuotaReading) -> Outlook:
         account = await transaction.accounts.get(account_id)
@@ -171,7 +203,7 @@ class OutlookService:
         return Outlook(
             account_id,
             quota,
-            subscription.terms,
+            subscription,
             max(watermark_us, account.create_us),
             await transaction.invoices.charged_micro(account_id, quota.period_start_us),
             await transaction.rollups.provider_cost(account_id, quota.period_start_us),

@@ -66,6 +66,9 @@ STALLED, UNREACHABLE = 8, 1
         (session({"tool_call_count": 1}, input_tokens=200_000), 201_000),
         (session(input_tokens=None), None),
         (session(output_tokens=None), None),
+        (session(cached_input_tokens=1_001), None),
+        (session(cached_input_tokens=600, cache_write_tokens=401), None),
+        (session(reasoning_tokens=101), None),
         (session(served_model="another"), None),
         (session(credential_mode=CredentialMode.MANAGED), None),
         (session({"attempts": [attempt(UNREACHABLE), attempt(0)]}), 2_000),
@@ -132,6 +135,14 @@ def test_costs_are_those_of_the_package_that_the_prices_come_from(provider: str,
     assert abs(Decimal(found) - theirs * 1_000_000) <= Decimal("0.5")
 
 
+def test_parts_that_are_more_than_the_whole_make_a_cost_unknown() -> None:
+    rates = Rates(1_000_000, 10_000_000, 100_000, 1_250_000)
+    assert cost_micro(rates, Tokens(1_000, 0, 5_000)) is None
+    assert cost_micro(rates, Tokens(1_000, 0, 600, 401)) is None
+    assert cost_micro(rates, Tokens(0, 10, reasoning=500)) is None
+    assert cost_micro(rates, Tokens(1_000, 10, 600, 400, 10)) == 60 + 500 + 100, "all of it, and no more, is in order"
+
+
 def test_prices_have_their_times() -> None:
     table = PriceTable()
     before = table.price_of("anthropic", "claude-opus-4-6", us(2026, 3, 12))
@@ -176,6 +187,45 @@ tiers = [{ above_input_tokens = 1000, input_usd_per_million_tokens = "3", output
 """
 
 
+SAME_AGAIN = """
+[[prices]]
+provider = "openai"
+model = "gpt-4o-mini"
+start_time = 2026-06-01T02:00:00+02:00
+input_usd_per_million_tokens = "9"
+output_usd_per_million_tokens = "9"
+tiers = [
+    { above_input_tokens = 200, input_usd_per_million_tokens = "3", output_usd_per_million_tokens = "4" },
+    { above_input_tokens = 300, input_usd_per_million_tokens = "5", output_usd_per_million_tokens = "6" },
+]
+"""
+
+ANNOUNCED = """
+version = "acme-8"
+
+[[prices]]
+provider = "openai"
+model = "gpt-4"
+start_time = 2030-01-01T00:00:00Z
+input_usd_per_million_tokens = "1"
+output_usd_per_million_tokens = "2"
+
+[[prices]]
+provider = "anthropic"
+model = "claude-opus*"
+start_time = 2030-01-01T00:00:00Z
+input_usd_per_million_tokens = "1"
+output_usd_per_million_tokens = "2"
+
+[[prices]]
+provider = "vllm"
+model = "own"
+start_time = 2030-01-01T00:00:00Z
+input_usd_per_million_tokens = "1"
+output_usd_per_million_tokens = "2"
+"""
+
+
 def test_the_operators_prices_stand_before_ours(tmp_path: Path) -> None:
     path = tmp_path / "prices.toml"
     path.write_text(OWN)
@@ -184,11 +234,27 @@ def test_the_operators_prices_stand_before_ours(tmp_path: Path) -> None:
     assert table.price_us == us(2026, 10, 1)
     assert table.price_of("openai", "gpt-4o-2024-08-06", NOW_US) == ModelPrice("acme-7", Rates(1_000_000, 2_500_000))
     mini = table.price_of("openai", "gpt-4o-mini", NOW_US)
-    assert mini == ModelPrice("acme-7", Rates(100_000, 200_000, 10_000), (Tier(1_000, Rates(3_000_000, 4_000_000)),))
-    assert table.price_of("openai", "gpt-4o-mini", us(2026, 5, 31)) is None, "before its start nothing is known"
+    # What a tier does not name is as without it, which is how genai-prices reads prices of which some have tiers.
+    tier = Tier(1_000, Rates(3_000_000, 4_000_000, 10_000))
+    assert mini == ModelPrice("acme-7", Rates(100_000, 200_000, 10_000), (tier,))
+    before = table.price_of("openai", "gpt-4o-mini", us(2026, 5, 31))
+    assert before == ModelPrice("acme-7", Rates(1_000_000, 2_500_000)), "before its start the pattern holds"
     gpt_4 = table.price_of("openai", "gpt-4", NOW_US)
     assert gpt_4 is not None
     assert gpt_4.version.startswith("genai-prices-")
+
+
+def test_until_an_announced_price_begins_the_one_that_ships_holds(tmp_path: Path) -> None:
+    path = tmp_path / "prices.toml"
+    path.write_text(ANNOUNCED)
+    table, ships = load_prices(path), PriceTable()
+    start_us = us(2030, 1, 1)
+    assert table.price_of("openai", "gpt-4", start_us - 1) == ships.price_of("openai", "gpt-4", start_us - 1)
+    assert table.price_of("openai", "gpt-4", start_us) == ModelPrice("acme-8", Rates(1_000_000, 2_000_000))
+    assert table.price_of("anthropic", "claude-opus-4-6", us(2026, 3, 12)) == ships.price_of(
+        "anthropic", "claude-opus-4-6", us(2026, 3, 12)
+    )
+    assert table.price_of("vllm", "own", start_us - 1) is None, "nothing ships for it"
 
 
 @pytest.mark.parametrize(
@@ -200,6 +266,8 @@ def test_the_operators_prices_stand_before_ours(tmp_path: Path) -> None:
         (OWN.replace('"2.5"', '"-2.5"'), "output_usd_per_million_tokens"),
         (OWN.replace('"2.5"', "2.5"), "output_usd_per_million_tokens"),
         (OWN + "colour = 'red'\n", "colour"),
+        (OWN + SAME_AGAIN, r"prices\[2\]: openai gpt-4o-mini has a price from 2026-06-01 .* in prices\[1\] already"),
+        (OWN + SAME_AGAIN.replace("mini", "mini-2").replace("300", "200"), r"prices\[2\]\.tiers\[1\]: .* 200 "),
     ],
 )
 def test_a_bad_file_is_refused_with_its_place(tmp_path: Path, text: str | None, problem: str) -> None:

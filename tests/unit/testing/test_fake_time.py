@@ -14,6 +14,7 @@ from flowstack_protos.billing.v1 import invoice_service_pb2 as invoices
 from flowstack_protos.billing.v1 import subscription_service_pb2 as subscriptions
 from flowstack_protos.billing.v1 import usage_service_pb2 as usages
 from flowstack_protos.billing.v1.alert_service_pb2_grpc import AlertServiceStub
+from flowstack_protos.billing.v1.subscription_service_pb2_grpc import SubscriptionServiceStub
 from flowstack_protos.type.v1 import type_pb2 as types
 from flowstack_protos.vault.v1 import vault_service_pb2 as vault
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -210,12 +211,25 @@ def test_the_forecast_carries_the_mean_on(world: World) -> None:
 def test_advice_follows_the_figures(world: World) -> None:
     paid = world.customer("starter")
     list(paid.complete())
-    analysis = paid.call(world.target.usage.AnalyzeCosts, usages.AnalyzeCostsRequest()).cost_analysis
+    stub = SubscriptionServiceStub(world.channel)
 
+    def analyzed() -> usages.CostAnalysis:
+        return paid.call(world.target.usage.AnalyzeCosts, usages.AnalyzeCostsRequest()).cost_analysis
+
+    managed = (usages.RECOMMENDATION_KIND_COST_REDUCTION, "")
+    first_day = analyzed().recommendations
+    assert [(one.kind, one.suggested_plan_id) for one in first_day] == [managed]
+    assert (first_day[0].sessions_used, first_day[0].sessions_limit, first_day[0].projected_sessions) == (1, 1_000, 1)
+    world.fake.advance(days=3)
+    analysis = analyzed()
     assert [(one.kind, one.suggested_plan_id) for one in analysis.recommendations] == [
-        (usages.RECOMMENDATION_KIND_COST_REDUCTION, ""),
+        managed,
         (usages.RECOMMENDATION_KIND_PLAN_OPTIMIZATION, "free"),
     ]
+    paid.call(stub.CancelSubscription, subscriptions.CancelSubscriptionRequest())
+    assert not analyzed().recommendations
+    world.fake.advance(days=40)
+    assert not analyzed().recommendations
     assert [(item.provider, item.totals.sessions_committed) for item in analysis.items] == [("echo", 1)]
     assert not analysis.HasField("provider_cost")
 

@@ -1034,7 +1034,9 @@ Global___GetForecastResponse: _TypeAlias = GetForecastResponse  # noqa: Y015
 
 @_typing.final
 class Recommendation(_message.Message):
-    """A piece of advice with the figures that it rests on. Figures that it does not rest on are unset."""
+    """A piece of advice with the figures that it rests on. Figures that it does not rest on are unset. There is none for a
+    subscription that has ended, and none about the next period where what holds then is decided already.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1054,6 +1056,7 @@ class Recommendation(_message.Message):
     MANAGED_SESSIONS_FIELD_NUMBER: _builtins.int
     BYOK_SESSIONS_FIELD_NUMBER: _builtins.int
     BYOK_PROVIDER_COST_FIELD_NUMBER: _builtins.int
+    PROJECTED_SESSIONS_HIGH_FIELD_NUMBER: _builtins.int
     kind: Global___RecommendationKind.ValueType
     """What it is about."""
     message: _builtins.str
@@ -1061,7 +1064,9 @@ class Recommendation(_message.Message):
     current_plan_id: _builtins.str
     """The plan in force."""
     suggested_plan_id: _builtins.str
-    """The plan or offer to look at; empty where the current one is the best."""
+    """The plan or offer to look at; empty where the current one is the best and, with suggested_price unset, where none on
+    sale allows as many sessions.
+    """
     sessions_used: _builtins.int
     """Sessions counted in the period that it looks at."""
     sessions_limit: _builtins.int
@@ -1078,10 +1083,15 @@ class Recommendation(_message.Message):
     """Sessions on the operator's credentials."""
     byok_sessions: _builtins.int
     """Sessions on the caller's credentials."""
+    projected_sessions_high: _builtins.int
+    """The high end of the projection's range, see Forecast: a plan that allows less than the current one is suggested
+    only where it allows these too, and not in the period's first day.
+    """
     @_builtins.property
     def potential_savings(self) -> _money_pb2.Money:
         """What it would save in a month, in USD; negative where it would cost more. Unset where a cost in it is
-        unknown.
+        unknown. It is current_price − suggested_price, and for RECOMMENDATION_KIND_COST_REDUCTION the projected provider
+        cost more: byok_provider_cost × projected_sessions ÷ sessions_used, rounded to a millionth of a dollar.
         """
 
     @_builtins.property
@@ -1090,7 +1100,7 @@ class Recommendation(_message.Message):
 
     @_builtins.property
     def suggested_price(self) -> _money_pb2.Money:
-        """The suggested plan's price for a month, in USD."""
+        """The suggested plan's price for a month, in USD; the current one's where that is the best."""
 
     @_builtins.property
     def byok_provider_cost(self) -> _money_pb2.Money:
@@ -1115,10 +1125,11 @@ class Recommendation(_message.Message):
         managed_sessions: _builtins.int | None = ...,
         byok_sessions: _builtins.int | None = ...,
         byok_provider_cost: _money_pb2.Money | None = ...,
+        projected_sessions_high: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_byok_sessions", b"_byok_sessions", "_managed_sessions", b"_managed_sessions", "_projected_sessions", b"_projected_sessions", "_projected_usage_percentage", b"_projected_usage_percentage", "_sessions_limit", b"_sessions_limit", "_sessions_used", b"_sessions_used", "_suggested_sessions_limit", b"_suggested_sessions_limit", "_usage_percentage", b"_usage_percentage", "byok_provider_cost", b"byok_provider_cost", "byok_sessions", b"byok_sessions", "current_price", b"current_price", "managed_sessions", b"managed_sessions", "potential_savings", b"potential_savings", "projected_sessions", b"projected_sessions", "projected_usage_percentage", b"projected_usage_percentage", "sessions_limit", b"sessions_limit", "sessions_used", b"sessions_used", "suggested_price", b"suggested_price", "suggested_sessions_limit", b"suggested_sessions_limit", "usage_percentage", b"usage_percentage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_byok_sessions", b"_byok_sessions", "_managed_sessions", b"_managed_sessions", "_projected_sessions", b"_projected_sessions", "_projected_sessions_high", b"_projected_sessions_high", "_projected_usage_percentage", b"_projected_usage_percentage", "_sessions_limit", b"_sessions_limit", "_sessions_used", b"_sessions_used", "_suggested_sessions_limit", b"_suggested_sessions_limit", "_usage_percentage", b"_usage_percentage", "byok_provider_cost", b"byok_provider_cost", "byok_sessions", b"byok_sessions", "current_price", b"current_price", "managed_sessions", b"managed_sessions", "potential_savings", b"potential_savings", "projected_sessions", b"projected_sessions", "projected_sessions_high", b"projected_sessions_high", "projected_usage_percentage", b"projected_usage_percentage", "sessions_limit", b"sessions_limit", "sessions_used", b"sessions_used", "suggested_price", b"suggested_price", "suggested_sessions_limit", b"suggested_sessions_limit", "usage_percentage", b"usage_percentage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_byok_sessions", b"_byok_sessions", "_managed_sessions", b"_managed_sessions", "_projected_sessions", b"_projected_sessions", "_projected_usage_percentage", b"_projected_usage_percentage", "_sessions_limit", b"_sessions_limit", "_sessions_used", b"_sessions_used", "_suggested_sessions_limit", b"_suggested_sessions_limit", "_usage_percentage", b"_usage_percentage", "byok_provider_cost", b"byok_provider_cost", "byok_sessions", b"byok_sessions", "current_plan_id", b"current_plan_id", "current_price", b"current_price", "kind", b"kind", "managed_sessions", b"managed_sessions", "message", b"message", "potential_savings", b"potential_savings", "projected_sessions", b"projected_sessions", "projected_usage_percentage", b"projected_usage_percentage", "sessions_limit", b"sessions_limit", "sessions_used", b"sessions_used", "suggested_plan_id", b"suggested_plan_id", "suggested_price", b"suggested_price", "suggested_sessions_limit", b"suggested_sessions_limit", "usage_percentage", b"usage_percentage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_byok_sessions", b"_byok_sessions", "_managed_sessions", b"_managed_sessions", "_projected_sessions", b"_projected_sessions", "_projected_sessions_high", b"_projected_sessions_high", "_projected_usage_percentage", b"_projected_usage_percentage", "_sessions_limit", b"_sessions_limit", "_sessions_used", b"_sessions_used", "_suggested_sessions_limit", b"_suggested_sessions_limit", "_usage_percentage", b"_usage_percentage", "byok_provider_cost", b"byok_provider_cost", "byok_sessions", b"byok_sessions", "current_plan_id", b"current_plan_id", "current_price", b"current_price", "kind", b"kind", "managed_sessions", b"managed_sessions", "message", b"message", "potential_savings", b"potential_savings", "projected_sessions", b"projected_sessions", "projected_sessions_high", b"projected_sessions_high", "projected_usage_percentage", b"projected_usage_percentage", "sessions_limit", b"sessions_limit", "sessions_used", b"sessions_used", "suggested_plan_id", b"suggested_plan_id", "suggested_price", b"suggested_price", "suggested_sessions_limit", b"suggested_sessions_limit", "usage_percentage", b"usage_percentage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__byok_sessions: _TypeAlias = _typing.Literal["byok_sessions"]  # noqa: Y015
     _WhichOneofArgType__byok_sessions: _TypeAlias = _typing.Literal["_byok_sessions", b"_byok_sessions"]  # noqa: Y015
@@ -1126,6 +1137,8 @@ class Recommendation(_message.Message):
     _WhichOneofArgType__managed_sessions: _TypeAlias = _typing.Literal["_managed_sessions", b"_managed_sessions"]  # noqa: Y015
     _WhichOneofReturnType__projected_sessions: _TypeAlias = _typing.Literal["projected_sessions"]  # noqa: Y015
     _WhichOneofArgType__projected_sessions: _TypeAlias = _typing.Literal["_projected_sessions", b"_projected_sessions"]  # noqa: Y015
+    _WhichOneofReturnType__projected_sessions_high: _TypeAlias = _typing.Literal["projected_sessions_high"]  # noqa: Y015
+    _WhichOneofArgType__projected_sessions_high: _TypeAlias = _typing.Literal["_projected_sessions_high", b"_projected_sessions_high"]  # noqa: Y015
     _WhichOneofReturnType__projected_usage_percentage: _TypeAlias = _typing.Literal["projected_usage_percentage"]  # noqa: Y015
     _WhichOneofArgType__projected_usage_percentage: _TypeAlias = _typing.Literal["_projected_usage_percentage", b"_projected_usage_percentage"]  # noqa: Y015
     _WhichOneofReturnType__sessions_limit: _TypeAlias = _typing.Literal["sessions_limit"]  # noqa: Y015
@@ -1142,6 +1155,8 @@ class Recommendation(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__managed_sessions) -> _WhichOneofReturnType__managed_sessions | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__projected_sessions) -> _WhichOneofReturnType__projected_sessions | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__projected_sessions_high) -> _WhichOneofReturnType__projected_sessions_high | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__projected_usage_percentage) -> _WhichOneofReturnType__projected_usage_percentage | None: ...
     @_typing.overload
@@ -1451,6 +1466,7 @@ class EstimateCostResponse(_message.Message):
     PRICE_TABLE_FIELD_NUMBER: _builtins.int
     PRICE_TABLE_VERSION_FIELD_NUMBER: _builtins.int
     PRICE_TIME_FIELD_NUMBER: _builtins.int
+    SERVED_MODEL_FIELD_NUMBER: _builtins.int
     tokens_per_session: _builtins.int
     """Tokens of a session that were assumed."""
     output_tokens_per_session: _builtins.int
@@ -1458,14 +1474,18 @@ class EstimateCostResponse(_message.Message):
     price_table: _builtins.str
     """The price table that was used."""
     price_table_version: _builtins.str
-    """Its version."""
+    """Its version; `providers-file` where only the operator's list of models, which ListModels shows, has a price."""
+    served_model: _builtins.str
+    """The model that was estimated: the provider's own name where the one that was asked for is an alias, else the name
+    as it was asked for.
+    """
     @_builtins.property
     def estimates(self) -> _containers.RepeatedCompositeFieldContainer[Global___CostEstimate]:
         """The plans and offers that allow as many sessions and have a price, by total, those without a total last."""
 
     @_builtins.property
     def price_time(self) -> _timestamp_pb2.Timestamp:
-        """From when its prices are."""
+        """From when its prices are; unset where that is not known."""
 
     def __init__(
         self,
@@ -1476,10 +1496,11 @@ class EstimateCostResponse(_message.Message):
         price_table: _builtins.str = ...,
         price_table_version: _builtins.str = ...,
         price_time: _timestamp_pb2.Timestamp | None = ...,
+        served_model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["price_time", b"price_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["estimates", b"estimates", "output_tokens_per_session", b"output_tokens_per_session", "price_table", b"price_table", "price_table_version", b"price_table_version", "price_time", b"price_time", "tokens_per_session", b"tokens_per_session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["estimates", b"estimates", "output_tokens_per_session", b"output_tokens_per_session", "price_table", b"price_table", "price_table_version", b"price_table_version", "price_time", b"price_time", "served_model", b"served_model", "tokens_per_session", b"tokens_per_session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -169,6 +169,9 @@ class UsageServiceServicer:
         """Estimates what a number of sessions costs on each plan and offer that fits, managed beside BYOK. About no
         account in particular. Any customer, admin.
 
+        The model may be called by an alias of the operator's, as in Complete: what is estimated is the model that would run,
+        which served_model says.
+
         Errors: NOT_FOUND / PRICE_TABLE_NOT_FOUND. An unknown model is not an error: its provider cost is unset.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

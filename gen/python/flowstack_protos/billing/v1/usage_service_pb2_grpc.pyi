@@ -84,6 +84,9 @@ class UsageServiceStub:
     """Estimates what a number of sessions costs on each plan and offer that fits, managed beside BYOK. About no
     account in particular. Any customer, admin.
 
+    The model may be called by an alias of the operator's, as in Complete: what is estimated is the model that would run,
+    which served_model says.
+
     Errors: NOT_FOUND / PRICE_TABLE_NOT_FOUND. An unknown model is not an error: its provider cost is unset.
     """
     ReconcileUsage: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.ReconcileUsageRequest, _usage_service_pb2.ReconcileUsageResponse]
@@ -148,6 +151,9 @@ class UsageServiceAsyncStub(UsageServiceStub):
     EstimateCost: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.EstimateCostRequest, _usage_service_pb2.EstimateCostResponse]  # type: ignore[assignment]
     """Estimates what a number of sessions costs on each plan and offer that fits, managed beside BYOK. About no
     account in particular. Any customer, admin.
+
+    The model may be called by an alias of the operator's, as in Complete: what is estimated is the model that would run,
+    which served_model says.
 
     Errors: NOT_FOUND / PRICE_TABLE_NOT_FOUND. An unknown model is not an error: its provider cost is unset.
     """
@@ -252,6 +258,9 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_usage_service_pb2.EstimateCostResponse, _abc.Awaitable[_usage_service_pb2.EstimateCostResponse]]:
         """Estimates what a number of sessions costs on each plan and offer that fits, managed beside BYOK. About no
         account in particular. Any customer, admin.
+
+        The model may be called by an alias of the operator's, as in Complete: what is estimated is the model that would run,
+        which served_model says.
 
         Errors: NOT_FOUND / PRICE_TABLE_NOT_FOUND. An unknown model is not an error: its provider cost is unset.
         """
