@@ -54,7 +54,7 @@ class Terminal:
         out, err = io.StringIO(), io.StringIO()
         with (
             patch.dict("os.environ", self.variables | {"COLUMNS": "200"}),
-            patch("sys.stdin", io.StringIO(stdin)),
+            patch("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()))),
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
         ):
