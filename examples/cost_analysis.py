@@ -22,7 +22,13 @@ def main() -> None:
         print(f"Managed sessions: {managed}, with keys of one's own: {byok}")
         print(f"Estimated cost of the month: ${estimate_monthly_cost(usage):.2f}")
         if byok > managed and usage.tier in ("starter", "professional"):
-            print(f"Going managed would save ${calculate_managed_savings(byok):.2f}")
+            saved = calculate_managed_savings(byok)
+            # Unknown is not free: of a model without a known price nobody can say what it cost.
+            print(
+                "What going managed would save is not known: not every session has a known price"
+                if saved is None
+                else f"Going managed would save ${saved:.2f}"
+            )
         if usage.usage_percentage < 50 and usage.tier != "free":
             print(f"A smaller plan would save ${calculate_downgrade_savings(usage.tier):.2f}")
 

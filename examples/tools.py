@@ -9,7 +9,7 @@ agent = Agent("tools", api_key=os.environ["FLOWSTACK_API_KEY"], provider="echo",
 
 
 @agent.tool
-def note_weather(city: str = "Lisbon", celsius: int = 21) -> dict:
+def note_weather(city: str = "Lisbon", celsius: int = 21) -> dict[str, object]:
     """Keeps what the weather is.
 
     Args:
@@ -26,7 +26,8 @@ def main() -> None:
         before = agent.get_usage().sessions_used
         answer = agent.chat("How is Lisbon?", labels={"echo.tool": "note_weather"})
         print(f"Answer: {answer}")
-        print(f"In the vault: {agent.vault.retrieve('weather', key='Lisbon')['celsius']} degrees")
+        noted = agent.vault.retrieve("weather", key="Lisbon")
+        print(f"In the vault: {noted['celsius'] if noted else 'no'} degrees")
         print(f"Sessions of this run: {agent.get_usage().sessions_used - before}")
 
 

@@ -19,6 +19,9 @@ contracts = typer.Typer(help="Contracts: an account's own price, sessions and fe
 app.add_typer(accounts, name="accounts")
 app.add_typer(contracts, name="contracts")
 
+SESSIONS_MAX = 1_000_000_000
+CONCURRENT_MAX = 1_000_000
+
 AccountId = Annotated[str, typer.Argument(help="The account's id, acct_….")]
 Reason = Annotated[str, typer.Option(help="Why, for the audit log.")]
 
@@ -55,7 +58,7 @@ def list_(
         (one.account_id, one.display_name, one.email, one.plan_id, word(one, "state"), date_of(one.create_time))
         for one in found
     ]
-    columns = ("account", "name", "email", "plan", "state", "made")
+    columns = ("@account", "name", "email", "@plan", "state", "made")
     shell.output.table(columns, rows, {"accounts": found}, "There are no accounts.")
 
 
@@ -92,7 +95,7 @@ def create(
     _show(shell, answer.account)
     if made is not None:
         shell.output.say("Its API key is shown this once; keep it safe:")
-        shell.output.console.file.write(f"{made.secret}\n")
+        shell.output.write(f"{made.secret}\n")
 
 
 @accounts.command()
@@ -136,8 +139,8 @@ def put(
     plan: Annotated[str, typer.Option(help="The plan that it builds on.")] = "",
     offer: Annotated[str, typer.Option(help="Or a public offer, such as volume-10k.")] = "",
     price: Annotated[str | None, typer.Option(help="Dollars a month.")] = None,
-    sessions: Annotated[int | None, typer.Option(help="Sessions a month.")] = None,
-    concurrent: Annotated[int | None, typer.Option(help="Sessions at once.")] = None,
+    sessions: Annotated[int | None, typer.Option(min=0, max=SESSIONS_MAX, help="Sessions a month.")] = None,
+    concurrent: Annotated[int | None, typer.Option(min=1, max=CONCURRENT_MAX, help="Sessions at once.")] = None,
     starts: Annotated[str | None, typer.Option(help="When; at once where left out.")] = None,
     ends: Annotated[str | None, typer.Option(help="When it ends; never where left out.")] = None,
     reference: Annotated[str, typer.Option(help="The contract's name in your files.")] = "",

@@ -8,12 +8,11 @@ from typing import Annotated, Any
 
 import typer
 from flowstack_protos.billing.v1 import alert_service_pb2 as pb
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from flowstack._methods import AlertService
 from flowstack.cli.shell import Shell, shell_of
-from flowstack.cli.values import when, word
+from flowstack.cli.values import hours, when, word
 
 app = typer.Typer(help="Alerts: thresholds, webhooks, and what was sent.", no_args_is_help=True)
 webhooks = typer.Typer(help="Where alerts are sent to.", no_args_is_help=True)
@@ -45,7 +44,7 @@ def list_(context: typer.Context, limit: Annotated[int, typer.Option(min=1, max=
     rows = [
         (when(one.create_time), word(one, "severity"), one.message, _deliveries(one), one.alert_id) for one in found
     ]
-    columns = ("time", "severity", "message", "sent", "alert")
+    columns = ("time", "severity", "message", "sent", "@alert")
     shell.output.table(columns, rows, {"alerts": found}, "There are no alerts.")
 
 
@@ -55,6 +54,8 @@ def watch(context: typer.Context) -> None:
     shell = shell_of(context)
     request = AlertService.WatchAlerts.request(account_id=shell.account_id)
     for answer in shell.client.stream(AlertService.WatchAlerts, request):
+        if not answer.HasField("alert"):  # a sign of life
+            continue
         one = answer.alert
         shell.output.say(f"{when(one.create_time)}  {word(one, 'severity')}  {one.message}", one)
 
@@ -94,7 +95,9 @@ def settings(context: typer.Context) -> None:
 @app.command()
 def thresholds(
     context: typer.Context,
-    percent: Annotated[list[int], typer.Argument(help="Percent of the limit, 1 to 100, such as: 75 90 95")],
+    percent: Annotated[
+        list[int], typer.Argument(min=1, max=100, help="Percent of the limit, 1 to 100, such as: 75 90 95")
+    ],
 ) -> None:
     """Sets at which usage an alert is sent."""
     shell = shell_of(context)
@@ -143,7 +146,7 @@ def list_webhooks(context: typer.Context) -> None:
         (one.webhook_id, one.display_name, word(one, "format"), one.redacted_url, when(one.create_time))
         for one in found
     ]
-    columns = ("webhook", "name", "format", "address", "made")
+    columns = ("@webhook", "name", "format", "address", "made")
     shell.output.table(columns, rows, {"webhooks": found}, "There are no webhooks.")
 
 
@@ -171,12 +174,14 @@ def add(
 def rotate(
     context: typer.Context,
     webhook: WebhookId,
-    overlap_hours: Annotated[float, typer.Option(min=0, help="How long both secrets sign.")] = 24.0,
+    overlap_hours: Annotated[
+        float, typer.Option(min=0, max=168, help="How long both secrets sign, up to 7 days.")
+    ] = 24.0,
 ) -> None:
     """Gives a webhook a new signing secret."""
     shell = shell_of(context)
-    overlap = Duration(seconds=round(overlap_hours * 3600))
-    _tell_secret(shell, shell.call(AlertService.RotateWebhookSecret, webhook_id=webhook, overlap=overlap))
+    answer = shell.call(AlertService.RotateWebhookSecret, webhook_id=webhook, overlap=hours(overlap_hours))
+    _tell_secret(shell, answer)
 
 
 @webhooks.command()
@@ -209,4 +214,4 @@ def _tell_secret(shell: Shell, answer: Any) -> None:
         shell.output.say(f"{answer.webhook.webhook_id} is ready.")
     else:
         shell.output.say(f"{answer.webhook.webhook_id} is ready. Its signing secret is shown this once; keep it safe:")
-        shell.output.console.file.write(f"{answer.secret}\n")
+        shell.output.write(f"{answer.secret}\n")

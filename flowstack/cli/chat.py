@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +12,9 @@ import typer
 from flowstack import Agent
 from flowstack._errors import ConfigurationError
 from flowstack._values import AttemptFailed, ReasoningDelta, Reply, SessionFinished, TextDelta
+from flowstack.cli.inputs import secret_in, standard_input, text_of
 from flowstack.cli.shell import Shell, shell_of
+from flowstack.cli.values import INT32_MAX
 
 KEY_VARIABLES = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 
@@ -28,13 +29,14 @@ def chat(
         bool, typer.Option("--byok", help="Sends your own key: OPENAI_API_KEY, ANTHROPIC_API_KEY or AWS_….")
     ] = False,
     byok_file: Annotated[Path | None, typer.Option(help="Sends the provider key that this file holds.")] = None,
-    max_output_tokens: Annotated[int | None, typer.Option(min=1)] = None,
+    max_output_tokens: Annotated[int | None, typer.Option(min=1, max=INT32_MAX)] = None,
     temperature: Annotated[float | None, typer.Option(min=0, max=2)] = None,
     show_reasoning: Annotated[bool, typer.Option(help="Shows what the model thinks, dimmed.")] = False,
 ) -> None:
     """Asks once and streams the answer. It costs one session."""
     shell = shell_of(context)
-    text = sys.stdin.read() if prompt == "-" else prompt
+    shell.check_customer("chat")
+    text = standard_input() if prompt == "-" else prompt
     options: dict[str, Any] = {
         name: value
         for name, value in (("max_output_tokens", max_output_tokens), ("temperature", temperature), ("system", system))
@@ -44,8 +46,8 @@ def chat(
         "flowstack-cli",
         api_key=shell.api_key,
         endpoint=shell.endpoint,
-        provider=provider,
-        model=model,
+        provider=provider and text_of(provider, "The provider"),
+        model=model and text_of(model, "The model"),
         byok=_credentials(provider, byok, byok_file),
         record_providers=False,
     ) as agent:
@@ -62,12 +64,11 @@ def chat(
 def _show(shell: Shell, event: object, show_reasoning: bool) -> None:
     if isinstance(event, TextDelta):
         # As it comes: a model's text is not markup, and is wrapped by the terminal.
-        shell.output.console.file.write(event.text)
-        shell.output.console.file.flush()
+        shell.output.write(event.text)
     elif isinstance(event, ReasoningDelta) and show_reasoning:
-        shell.output.errors.print(event.text, style="dim", end="", markup=False)
+        shell.output.note(event.text, end="")
     elif isinstance(event, AttemptFailed):
-        shell.output.errors.print(f"{event.provider}/{event.model} failed ({event.reason}); trying the next.")
+        shell.output.note(f"{event.provider}/{event.model} failed ({event.reason}); trying the next.")
 
 
 def _conclude(shell: Shell, reply: Reply) -> None:
@@ -82,28 +83,21 @@ def _conclude(shell: Shell, reply: Reply) -> None:
             }
         )
         return
-    shell.output.console.file.write("\n")
-    shell.output.console.file.flush()
+    shell.output.write("\n")
     cost = "1 session" if session.counted else "no session"
     left = (
         ""
         if session.sessions_remaining is None
         else f", {session.sessions_remaining:,} left of {session.sessions_limit:,}"
     )
-    shell.output.errors.print(
-        f"{cost}{left} · {session.provider}/{session.model} · {reply.finish_reason} · {session.session_id}",
-        style="dim",
-        markup=False,
-        soft_wrap=True,
+    shell.output.note(
+        f"{cost}{left} · {session.provider}/{session.model} · {reply.finish_reason} · {session.session_id}"
     )
 
 
 def _credentials(provider: str | None, byok: bool, file: Path | None) -> dict[str, str] | str | None:
     if file is not None:
-        try:
-            return file.read_text().strip()
-        except OSError as error:
-            raise ConfigurationError(f"{file} cannot be read: {error.strerror}. Name the file with the key.") from None
+        return secret_in(file, "--byok-file")
     if not byok:
         return None
     if provider == "bedrock":

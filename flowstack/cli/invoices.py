@@ -34,7 +34,7 @@ def list_(context: typer.Context, limit: Annotated[int, typer.Option(min=1, max=
         )
         for one in found
     ]
-    columns = ("number", "issued", "for", "state", "#total", "#to pay", "due")
+    columns = ("@number", "issued", "for", "state", "#total", "#to pay", "due")
     shell.output.table(columns, rows, {"invoices": found}, "There are no invoices yet.")
 
 
@@ -56,7 +56,7 @@ def show(context: typer.Context, invoice: Which) -> None:
     ]
     shell.output.fields(pairs, found)
     if not shell.output.as_json:
-        shell.output.console.print()
+        shell.output.print()
         rows = [
             (
                 str(line.line_number),

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-from google.protobuf.duration_pb2 import Duration
 
+from flowstack._errors import ConfigurationError
 from flowstack._methods import AccountService
 from flowstack.cli.shell import Shell, shell_of
-from flowstack.cli.values import time_from, time_of, word
+from flowstack.cli.values import hours, time_from, time_of, word
 
 app = typer.Typer(help="API keys: make, rotate and revoke them.", no_args_is_help=True)
 
@@ -36,7 +36,7 @@ def list_(
         )
         for key in found
     ]
-    columns = ("key", "name", "state", "made", "last used", "expires")
+    columns = ("@key", "name", "state", "made", "last used", "expires")
     shell.output.table(columns, rows, {"api_keys": found}, "There are no keys.")
 
 
@@ -45,6 +45,8 @@ def create(
     context: typer.Context, name: Annotated[str, typer.Argument(help="What it is for.")], expires: Expires = None
 ) -> None:
     """Makes a key. Its secret is shown once."""
+    if not name.strip():
+        raise ConfigurationError("The key's name is empty. Say what the key is for, such as laptop or ci.")
     shell = shell_of(context)
     fields: dict[str, Any] = {} if expires is None else {"expire_time": time_from(expires)}
     answer = shell.call(AccountService.CreateApiKey, display_name=name, **fields)
@@ -55,14 +57,15 @@ def create(
 def rotate(
     context: typer.Context,
     key: KeyId,
-    overlap_hours: Annotated[float, typer.Option(min=0, help="How long the old key goes on working.")] = 24.0,
+    overlap_hours: Annotated[
+        float, typer.Option(min=0, max=720, help="How long the old key goes on working, up to 30 days.")
+    ] = 24.0,
     expires: Expires = None,
 ) -> None:
     """Makes a key's successor; both work during the overlap."""
     shell = shell_of(context)
     fields: dict[str, Any] = {} if expires is None else {"expire_time": time_from(expires)}
-    overlap = Duration(seconds=round(overlap_hours * 3600))
-    answer = shell.call(AccountService.RotateApiKey, api_key_id=key, overlap=overlap, **fields)
+    answer = shell.call(AccountService.RotateApiKey, api_key_id=key, overlap=hours(overlap_hours), **fields)
     _tell_secret(shell, answer.api_key.api_key_id, answer.secret, answer)
     if not shell.output.as_json:
         shell.output.say(f"The old key works until {time_of(answer.previous_api_key, 'expire_time')}.")
@@ -81,5 +84,4 @@ def _tell_secret(shell: Shell, key_id: str, secret: str, answer: object) -> None
         shell.output.json(answer)
     else:
         shell.output.say(f"{key_id} is made. Its secret is shown this once; keep it safe:")
-        # Not through rich: a secret is never wrapped or styled.
-        shell.output.console.file.write(f"{secret}\n")
+        shell.output.write(f"{secret}\n")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -27,6 +32,7 @@ from flowstack._errors import (
     TimeLimitError,
     UnavailableError,
 )
+from flowstack.cli.wording import in_commands
 
 EXIT_CODES: Final[Sequence[tuple[type[FlowStackError], int]]] = (
     (ConfigurationError, 2),
@@ -43,6 +49,11 @@ EXIT_CODES: Final[Sequence[tuple[type[FlowStackError], int]]] = (
     (CallCancelledError, 130),
 )
 """The exit code of each kind of error; 1 for any other."""
+
+COLUMNS_WITHOUT_TERMINAL: Final = 100_000
+"""Wider than any line."""
+FOLDED_COLUMNS: Final = 10
+"""How narrow a column of text becomes at most, before the table outgrows the terminal."""
 
 
 def exit_code_of(error: FlowStackError) -> int:
@@ -61,32 +72,75 @@ def plain(value: Any) -> Any:
     return value
 
 
+class OutputClosedError(Exception):
+    """Whoever read standard output has read enough."""
+
+
+class _Pipe(Console):
+    """A console that leaves it to its user what a closed pipe means; rich's own ends the process."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    """Turns what the operating system says about standard output into the command line's own errors."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise OutputClosedError from None
+    except OSError as error:
+        raise ConfigurationError(
+            f"Standard output cannot be written: {error.strerror}. Send it somewhere else."
+        ) from None
+
+
 class Output:
     """Where answers go.
 
     Args:
         as_json: machine-readable JSON on standard output, one document for each answer, in place of text.
-        console: standard output.
-        errors: standard error.
     """
 
-    def __init__(self, as_json: bool = False, console: Console | None = None, errors: Console | None = None) -> None:
+    def __init__(self, as_json: bool = False) -> None:
         self.as_json = as_json
-        self.console = console or Console(highlight=False)
-        self.errors = errors or Console(stderr=True, highlight=False)
+        # Whatever reads a pipe or a file gets whole lines; a terminal's width is for people.
+        width = None if sys.stdout is not None and sys.stdout.isatty() else COLUMNS_WITHOUT_TERMINAL
+        self._console = _Pipe(highlight=False, width=width)
+        self._errors = Console(stderr=True, highlight=False)
+
+    def print(self, shown: RenderableType = "") -> None:
+        """Prints what rich can draw; an empty line where nothing is given.
+
+        Raises:
+            OutputClosedError: the reader has gone.
+            ConfigurationError: standard output cannot be written.
+        """
+        with _writing():
+            self._console.print(shown, crop=False)
+
+    def write(self, text: str) -> None:
+        """Writes text as it is, neither wrapped nor styled, at once.
+
+        Raises:
+            OutputClosedError: the reader has gone.
+            ConfigurationError: standard output cannot be written.
+        """
+        with _writing():
+            self._console.file.write(text)
+            self._console.file.flush()
 
     def json(self, value: Any) -> None:
         """Prints JSON, on one line where it is not read by a person."""
-        indent = 2 if self.console.is_terminal else None
-        self.console.file.write(json.dumps(plain(value), indent=indent, ensure_ascii=False) + "\n")
-        self.console.file.flush()
+        self.write(self._json_text(value, indent=2 if self._console.is_terminal else None))
 
     def say(self, text: str, value: Any = None) -> None:
         """Prints a sentence, or `value` as JSON where that is wanted."""
         if self.as_json:
             self.json(value)
         else:
-            self.console.print(Text(text))
+            self.write(f"{text}\n")
 
     def fields(self, pairs: Iterable[tuple[str, str]], value: Any) -> None:
         """Prints names and what they are, those without a value left out; or `value` as JSON."""
@@ -94,16 +148,18 @@ class Output:
             self.json(value)
             return
         grid = Table.grid(padding=(0, 2))
+        grid.add_column(no_wrap=True)
+        grid.add_column(overflow="fold")
         for name, shown in pairs:
             if shown:
                 grid.add_row(Text(name, style="dim"), Text(shown))
-        self.console.print(grid)
+        self.print(grid)
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]], values: Any, empty: str) -> None:
-        """Prints a table, or `values` as JSON. A column whose name begins with `#` holds numbers.
+        """Prints a table, or `values` as JSON. On a narrow terminal text is folded, ids and numbers never.
 
         Args:
-            columns: the heads.
+            columns: the heads; that of a column of numbers begins with `#`, of ids and what else is copied with `@`.
             rows: what stands in them.
             values: the same for machines.
             empty: the sentence where there are no rows.
@@ -111,21 +167,61 @@ class Output:
         if self.as_json:
             self.json(values)
             return
+        cells = [list(row) for row in rows]
+        if not cells:
+            self.say(empty)
+            return
         table = Table(box=None, pad_edge=False, header_style="dim")
-        for column in columns:
-            table.add_column(column.removeprefix("#"), justify="right" if column.startswith("#") else "left")
-        for row in rows:
+        least = 2 * (len(columns) - 1)
+        for number, column in enumerate(columns):
+            whole, head = column.startswith(("#", "@")), column.lstrip("#@")
+            width = max(cell_len(head), *(cell_len(row[number]) for row in cells))
+            least += width if whole else min(width, FOLDED_COLUMNS)
+            justify: Any = "right" if column.startswith("#") else "left"
+            table.add_column(head, justify=justify, no_wrap=whole, overflow="fold")
+        for row in cells:
             table.add_row(*(Text(cell) for cell in row))
-        self.console.print(table if table.row_count else Text(empty))
+        if least > self._console.width:
+            table.width = least  # the terminal wraps the lines by itself, and loses nothing
+        self.print(table)
+
+    def note(self, text: str, *, end: str = "\n") -> None:
+        """Says something beside the answer, on standard error."""
+        with contextlib.suppress(OSError):
+            self._errors.print(Text(text, style="dim"), end=end, soft_wrap=True)
 
     def error(self, message: str, error: FlowStackError | None = None) -> None:
         """Prints what went wrong, on standard error."""
-        if not self.as_json:
-            self.errors.print(Text.assemble(("Error: ", "bold red"), message), soft_wrap=True)
-            return
-        body: dict[str, Any] = {"message": message}
-        if error is not None:
-            details = {name: str(value) for name, value in error.details.items()}
-            body |= {"code": error.code, "reason": error.reason, "details": details}
-            body["violations"] = [{"field": field, "rule": rule} for field, rule in error.violations]
-        self.errors.file.write(json.dumps({"error": body}, ensure_ascii=False) + "\n")
+        message = in_commands(message)
+        with contextlib.suppress(OSError):  # there is nowhere left to say so
+            if not self.as_json:
+                self._errors.print(Text.assemble(("Error: ", "bold red"), message), soft_wrap=True)
+                return
+            body: dict[str, Any] = {"message": message}
+            if error is not None:
+                details = {name: str(value) for name, value in error.details.items()}
+                body |= {"code": error.code, "reason": error.reason, "details": details}
+                body["violations"] = [{"field": field, "rule": in_commands(rule)} for field, rule in error.violations]
+            self._errors.file.write(self._json_text({"error": body}))
+            self._errors.file.flush()
+
+    def close(self) -> None:
+        """Lets go of what a broken standard output still holds: Python would try again at its end, and complain."""
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                if stream is not None:
+                    stream.flush()
+            except (OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+    def _json_text(self, value: Any, indent: int | None = None) -> str:
+        # Only UTF-8 holds every character; elsewhere they are escaped as JSON does it.
+        encoding = str(getattr(self._console.file, "encoding", None) or "utf-8").lower().replace("-", "")
+        return json.dumps(plain(value), indent=indent, ensure_ascii=encoding != "utf8") + "\n"
+
+
+def use_any_encoding() -> None:
+    """Makes the standard streams write what their encoding lacks as escapes rather than fail at it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

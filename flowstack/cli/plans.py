@@ -36,5 +36,5 @@ def plans(context: typer.Context) -> None:
         for offer in answer.offers
     ]
     shell.output.table(
-        ("plan", "#a month", "#sessions", "managed", "#at once", "support"), rows, answer, "There are no plans."
+        ("@plan", "#a month", "#sessions", "managed", "#at once", "support"), rows, answer, "There are no plans."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -11,10 +12,11 @@ from typing import Any, Final, TypeVar
 import typer
 
 from flowstack._client import Client
-from flowstack._connection import Connection, connection_from
+from flowstack._connection import KEY_SETTING, Connection, connection_from
 from flowstack._endpoints import endpoints_from
 from flowstack._errors import ConfigurationError
 from flowstack._methods import Unary
+from flowstack.cli.inputs import secret_in
 from flowstack.cli.output import Output
 
 Q = TypeVar("Q")
@@ -58,7 +60,13 @@ class Shell:
         """
         if self.account_id:
             return self.admin
-        return Client(connection_from(self.api_key, self.environment, self.endpoint))
+        if not self.api_key and not self.environment.get(KEY_SETTING):
+            raise ConfigurationError(
+                f"There is no API key. Set {KEY_SETTING}, or give --api-key. The first key comes from the operator: "
+                "`make run` prints one, and `flowstack admin accounts create NAME EMAIL --key` makes one."
+            )
+        with _parsed_addresses():
+            return Client(connection_from(self.api_key, self.environment, self.endpoint))
 
     @cached_property
     def admin(self) -> Client:
@@ -68,21 +76,34 @@ class Shell:
             ConfigurationError: no admin token, or a bad address.
         """
         metadata = (("authorization", f"Bearer {self._admin_token()}"),)
-        return Client(Connection(endpoints_from(self.environment, self.endpoint), metadata))
+        with _parsed_addresses():
+            return Client(Connection(endpoints_from(self.environment, self.endpoint), metadata))
+
+    def check_customer(self, command: str) -> None:
+        """Sees to it that a command which only a customer's key can run has one.
+
+        Raises:
+            ConfigurationError: no key, or an account was named.
+        """
+        if self.account_id:
+            raise ConfigurationError(
+                f"`flowstack {command}` runs by the customer's own API key, not for --account. Leave --account out."
+            )
+        _ = self.client
 
     def _admin_token(self) -> str:
         file = self.environment.get(f"{ADMIN_TOKEN_SETTING}_FILE")
-        try:
-            text = Path(file).read_text() if file else self.environment.get(ADMIN_TOKEN_SETTING, "")
-        except OSError as error:
-            raise ConfigurationError(
-                f"{ADMIN_TOKEN_SETTING}_FILE cannot be read: {error.strerror}. Name the file that holds the token."
-            ) from None
+        setting = f"{ADMIN_TOKEN_SETTING}_FILE" if file else ADMIN_TOKEN_SETTING
+        text = secret_in(Path(file), setting) if file else self.environment.get(ADMIN_TOKEN_SETTING, "")
         token = text.split(",")[0].strip()
         if not token:
             raise ConfigurationError(
                 f"This is the operator's. Set {ADMIN_TOKEN_SETTING}, or {ADMIN_TOKEN_SETTING}_FILE to the file that "
                 "holds the token; `make run` makes var/admin-token."
+            )
+        if not (token.isascii() and token.isprintable()):
+            raise ConfigurationError(
+                f"The admin token in {setting} is malformed: it has to be printable ASCII, copied whole."
             )
         return token
 
@@ -114,6 +135,16 @@ class Shell:
             client = self.__dict__.pop(name, None)
             if client is not None:
                 client.close()
+
+
+@contextlib.contextmanager
+def _parsed_addresses() -> Iterator[None]:
+    try:
+        yield
+    except ValueError:  # urllib's, such as for an open bracket
+        raise ConfigurationError(
+            "An address is malformed. Write it as https://host, http://host:port or host:port, an IPv6 host in [ ]."
+        ) from None
 
 
 def shell_of(context: typer.Context) -> Shell:

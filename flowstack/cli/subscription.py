@@ -26,12 +26,12 @@ def show(context: typer.Context) -> None:
     shell.output.fields(_described(now), answer)
     if shell.output.as_json or not answer.changes:
         return
-    shell.output.console.print()
+    shell.output.print()
     rows = [
         (when(one.request_time), word(one, "kind"), one.to_terms.plan_id, word(one, "state"), dollars(one.amount))
         for one in answer.changes
     ]
-    shell.output.table(("asked for", "change", "plan", "state", "#charged"), rows, None, "")
+    shell.output.table(("asked for", "change", "@plan", "state", "#charged"), rows, None, "")
 
 
 @app.command()

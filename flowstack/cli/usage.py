@@ -58,7 +58,6 @@ def _watch(shell: Shell) -> None:
 
 
 def _show(shell: Shell, now: pb.Usage, forecast: pb.Forecast) -> None:
-    console = shell.output.console
     used = f"{limit_of(now.sessions_used)} of {limit_of(now.sessions_limit)} sessions used"
     grid = Table.grid(padding=(0, 2))
     color = "red" if not now.can_make_requests else "yellow" if now.is_near_limit else "green"
@@ -70,7 +69,7 @@ def _show(shell: Shell, now: pb.Usage, forecast: pb.Forecast) -> None:
         finished_style=color,
     )
     grid.add_row(bar, Text(f"{now.usage_percentage:.1f} %", style=color), Text(used))
-    console.print(grid)
+    shell.output.print(grid)
     shell.output.fields(
         [
             ("Plan", now.plan_id),
@@ -110,7 +109,7 @@ def _forecast(forecast: pb.Forecast) -> str:
 
 
 def _show_advice(shell: Shell, analysis: pb.CostAnalysis) -> None:
-    shell.output.console.print()
+    shell.output.print()
     if not analysis.recommendations:
         shell.output.say("Nothing would cost less than what you have.")
     for one in analysis.recommendations:

@@ -6,12 +6,16 @@ from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.money_pb2 import Money
 
 from flowstack._errors import ConfigurationError
 
 MICRO: Final = Decimal(1_000_000)
+DOLLARS_MAX: Final = 1_000_000_000
+"""The most that the contracts take as an amount."""
+INT32_MAX: Final = 2**31 - 1
 
 
 def dollars(money: Money) -> str:
@@ -32,14 +36,19 @@ def money_from(text: str) -> Money:
     """Dollars as a person writes them, `15`, `$15.50` or `1,000`.
 
     Raises:
-        ConfigurationError: it is no amount, or finer than a millionth of a dollar.
+        ConfigurationError: it is no amount, finer than a millionth of a dollar, or beyond 1,000,000,000 dollars.
     """
     try:
-        micro = Decimal(text.strip().removeprefix("$").replace(",", "")) * MICRO
-        if not micro.is_finite() or micro != micro.to_integral_value():
-            raise InvalidOperation
+        amount = Decimal(text.strip().removeprefix("$").replace(",", ""))
     except InvalidOperation:
-        raise ConfigurationError(f"{text!r} is no amount in dollars. Write it like 15 or 15.50.") from None
+        amount = Decimal("NaN")
+    if not amount.is_finite():
+        raise ConfigurationError(f"{text!r} is no amount in dollars. Write it like 15 or 15.50.")
+    if abs(amount) > DOLLARS_MAX:
+        raise ConfigurationError(f"{text!r} is more than {DOLLARS_MAX:,} dollars, the most that there can be.")
+    micro = amount * MICRO
+    if micro != micro.to_integral_value():
+        raise ConfigurationError(f"{text!r} is finer than a millionth of a dollar. Write it like 15 or 15.50.")
     units, rest = divmod(abs(int(micro)), 1_000_000)
     sign = -1 if micro < 0 else 1
     return Money(currency_code="USD", units=sign * units, nanos=sign * rest * 1000)
@@ -70,11 +79,17 @@ def time_from(text: str) -> Timestamp:
     """
     try:
         time = datetime.fromisoformat(text)
-    except ValueError:
+        time = time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         raise ConfigurationError(f"{text!r} is no time. Write it like 2026-03-10 or 2026-03-10T12:00:00Z.") from None
     made = Timestamp()
-    made.FromDatetime(time if time.tzinfo else time.replace(tzinfo=UTC))
+    made.FromDatetime(time)
     return made
+
+
+def hours(number: float) -> Duration:
+    """So many hours, to the second."""
+    return Duration(seconds=round(number * 3600))
 
 
 def word(message: Any, field: str) -> str:

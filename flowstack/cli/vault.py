@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -11,10 +10,13 @@ from google.protobuf.duration_pb2 import Duration
 
 from flowstack._errors import ConfigurationError
 from flowstack._methods import VaultService
+from flowstack.cli.inputs import standard_input
 from flowstack.cli.shell import shell_of
-from flowstack.cli.values import when
+from flowstack.cli.values import INT32_MAX, when
 
 app = typer.Typer(help="Documents that agents keep.", no_args_is_help=True)
+
+TTL_SECONDS_MAX = 315_576_000  # ten years, as the contract has it
 
 Collection = Annotated[str, typer.Argument(help="The collection.")]
 Key = Annotated[str, typer.Argument(help="The document's key.")]
@@ -27,9 +29,11 @@ def store(
     collection: Collection,
     document: Annotated[str, typer.Argument(help="A JSON object; - reads it from standard input.")],
     key: Annotated[str | None, typer.Option(help="Its key; one is made where left out.")] = None,
-    ttl_seconds: Annotated[int | None, typer.Option(min=1, help="Forgets it after so long.")] = None,
+    ttl_seconds: Annotated[
+        int | None, typer.Option(min=1, max=TTL_SECONDS_MAX, help="Forgets it after so long.")
+    ] = None,
     if_version: Annotated[
-        int | None, typer.Option(min=0, help="Only in place of this version; 0: only if new.")
+        int | None, typer.Option(min=0, max=INT32_MAX, help="Only in place of this version; 0: only if new.")
     ] = None,
 ) -> None:
     """Stores a document, in place of the one with its key."""
@@ -39,7 +43,7 @@ def store(
         fields["ttl"] = Duration(seconds=ttl_seconds)
     if if_version is not None:
         fields["if_version"] = if_version
-    text = sys.stdin.read() if document == "-" else document
+    text = standard_input() if document == "-" else document
     answer = shell.call(VaultService.Store, collection=collection, document_json=text, **fields)
     shell.output.say(f"Stored {answer.key}, version {answer.version}.", answer)
 
@@ -53,7 +57,7 @@ def retrieve(context: typer.Context, collection: Collection, key: Key) -> None:
         shell.output.json(found)
     else:
         # The text as it was stored: numbers of any size stay what they are.
-        shell.output.console.file.write(f"{found.document_json}\n")
+        shell.output.write(f"{found.document_json}\n")
 
 
 @app.command()
@@ -76,10 +80,9 @@ def query(
     if shell.output.as_json:
         shell.output.json(answer)
         return
-    for one in answer.documents:
-        shell.output.console.file.write(f"{one.key}\t{one.document_json}\n")
+    shell.output.write("".join(f"{one.key}\t{one.document_json}\n" for one in answer.documents))
     if answer.next_page_token:
-        shell.output.errors.print(f"There are more than {limit}. Ask for them with --limit.", style="dim")
+        shell.output.note(f"There are more than {limit}. Ask for them with --limit.")
 
 
 @app.command()
@@ -105,7 +108,7 @@ def collections(context: typer.Context) -> None:
     shell = shell_of(context)
     found = list(shell.pages(VaultService.ListCollections, "collections", 100_000))
     rows = [(one.collection, f"{one.document_count:,}", f"{one.size_bytes:,}", when(one.update_time)) for one in found]
-    columns = ("collection", "#documents", "#bytes", "changed")
+    columns = ("@collection", "#documents", "#bytes", "changed")
     shell.output.table(columns, rows, {"collections": found}, "The vault is empty.")
 
 

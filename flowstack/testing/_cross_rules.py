@@ -59,6 +59,7 @@ CROSS_RULES: Final[Mapping[str, Callable[[Any], bool]]] = MappingProxyType(
         "create_credit_note.lines_unique": lambda this: _is_unique(line.line_number for line in this.lines),
         "alert_settings.sinks_unique": lambda this: _is_unique(sink.webhook_id for sink in this.sinks),
         "update_mask.not_empty": lambda this: len(this.paths) > 0,
+        "update_mask.whole_fields": lambda this: not any("." in path for path in this.paths),
         "suspend_account.reason": lambda this: this.lift or this.reason != "",
         "suspend_account.lift_alone": lambda this: (
             not this.lift or (this.reason == "" and not this.HasField("until_time"))

@@ -6,6 +6,9 @@ import asyncio
 import contextlib
 import io
 import json
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,15 +37,32 @@ class Ended:
         return json.loads(self.err)["error"]
 
 
+class Screen(io.StringIO):
+    """Standard output that is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 @dataclass
 class Terminal:
     """A shell of somebody who has these variables set."""
 
     variables: dict[str, str]
 
-    async def run(self, *arguments: str, stdin: str = "") -> Ended:
-        """Runs `flowstack` with these arguments."""
-        return await asyncio.to_thread(self._run, list(arguments), stdin)
+    async def run(self, *arguments: str, stdin: str | bytes = "", columns: int | None = None) -> Ended:
+        """Runs `flowstack` with these arguments: into a pipe, or on a terminal of so many columns."""
+        data = stdin if isinstance(stdin, bytes) else stdin.encode()
+        return await asyncio.to_thread(self._run, list(arguments), data, columns)
+
+    async def process(self, *arguments: str | bytes, shell: str = '"$@"', **variables: str) -> Ended:
+        """Runs it as a process of its own, within a line of bash where it stands as `"$@"`."""
+        environment = self.variables | {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path)} | variables
+        command = ["bash", "-c", shell, "bash", sys.executable, "-m", "flowstack", *arguments]
+        ended = await asyncio.to_thread(
+            subprocess.run, command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=100
+        )
+        return Ended(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
 
     async def json(self, *arguments: str) -> Any:
         """What a command that ends well prints with --json."""
@@ -50,11 +70,11 @@ class Terminal:
         assert ended.code == 0, ended.err
         return ended.json
 
-    def _run(self, arguments: list[str], stdin: str) -> Ended:
-        out, err = io.StringIO(), io.StringIO()
+    def _run(self, arguments: list[str], stdin: bytes, columns: int | None) -> Ended:
+        out, err = io.StringIO() if columns is None else Screen(), io.StringIO()
         with (
-            patch.dict("os.environ", self.variables | {"COLUMNS": "200"}),
-            patch("sys.stdin", io.StringIO(stdin)),
+            patch.dict("os.environ", self.variables | {"COLUMNS": str(columns or 80)}),
+            patch("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin))),
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
         ):

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import pytest_asyncio
 
 from tests.e2e.terminal import Terminal, addresses, customer_of, operator_of
@@ -174,52 +173,6 @@ async def test_budgets_and_alerts_are_set_and_shown(me: Terminal) -> None:
     assert (unknown.code, unknown.error["reason"]) == (4, "WEBHOOK_NOT_FOUND")
     assert "There are no webhooks." in (await me.run("alerts", "webhooks", "list")).out
     assert (await me.run("alerts", "webhooks", "add", "http://169.254.169.254/latest")).code == 2
-
-
-async def test_the_doctor_names_what_is_wrong(suite: Suite, me: Terminal) -> None:
-    well = await me.run("doctor")
-    assert well.code == 0, well.out
-    assert well.out.count("ok") == 6
-    down = Terminal(me.variables | {"FLOWSTACK_VAULT_ENDPOINT": "127.0.0.1:1"})
-    ill = await down.run("--json", "doctor")
-    assert ill.code == 7
-    (vault,) = [check for check in ill.json["checks"] if check["name"].startswith("vault")]
-    assert not vault["ok"]
-    assert "127.0.0.1:1" in vault["found"]
-    without = await Terminal(addresses(suite)).run("doctor")
-    assert "FLOWSTACK_API_KEY" in without.out
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "text"),
-    [
-        (("chat", "hi", "--provider", "ecko"), 4, "echo"),
-        (("chat", "hi", "--provider", "echo", "--model", "echo-2"), 4, "echo-1"),
-        (("subscription", "change", "platinum"), 4, "no such plan"),
-        (("invoices", "show", "INV-1-1"), 4, "invoices list"),
-        (("keys", "create", "x", "--expires", "tomorrow"), 2, "tomorrow"),
-        (("budget", "set", "much"), 2, "much"),
-        (("vault", "query", "c", "--filter", "{"), 2, "filter_json"),
-        (("usage", "--chart", "/no/where.svg"), 2, "/no/where.svg"),
-        (("nonsense",), 2, "nonsense"),
-        (("chat",), 2, "prompt"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
-)
-async def test_a_mistake_gets_a_sentence(me: Terminal, arguments: tuple[str, ...], code: int, text: str) -> None:
-    ended = await me.run(*arguments)
-    assert ended.code == code, ended.err
-    assert text in ended.err
-    assert "Traceback" not in ended.err
-    as_json = await me.run("--json", *arguments)
-    assert text in as_json.error["message"]
-
-
-async def test_a_malformed_key_is_not_repeated(suite: Suite) -> None:
-    ended = await Terminal(addresses(suite) | {"FLOWSTACK_API_KEY": "sk-not ours"}).run("usage")
-    assert ended.code == 2
-    assert "malformed" in ended.err
-    assert "sk-not" not in ended.err
 
 
 async def test_the_program_is_installed_and_says_its_version() -> None:
