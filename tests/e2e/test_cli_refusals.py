@@ -30,7 +30,7 @@ async def refused(terminal: Terminal, *arguments: str, code: int, stdin: str = "
 @pytest.mark.parametrize("arguments", [("usage",), ("chat", "hi"), ("vault", "collections"), ("keys", "list")])
 async def test_no_key(suite: Suite, arguments: tuple[str, ...]) -> None:
     said = await refused(Terminal(addresses(suite) | {"FLOWSTACK_API_KEY": ""}), *arguments, code=2)
-    assert said.startswith("There is no API key. Give api_key=, or set FLOWSTACK_API_KEY.")
+    assert said.startswith("There is no API key. Set FLOWSTACK_API_KEY, or give --api-key. ")
 
 
 async def test_a_malformed_key(suite: Suite) -> None:
