@@ -52,7 +52,7 @@ def estimate(
 
 def _rows(example: pb.EstimateCostResponse, current: pb.EstimateCostResponse) -> list[tuple[str, ...]]:
     today = {_place(one): one for one in current.estimates}
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for one in sorted(example.estimates, key=_place):
         now = today.get(_place(one), pb.CostEstimate())
         rows.append(
