@@ -72,9 +72,9 @@ def cost_estimates(
 ) -> Steps[list[dict[str, Any]]]:
     """What sessions would cost a month, on each plan and offer that allows as many, cheapest first.
 
-    plan and offer (str, offer empty for the plan as such), sessions_limit (int), managed (bool, on the operator's
-    keys), model (str, the one that would run), fee (dollars a month), provider_cost and total with provider_cost_high
-    and total_high (dollars, equal where there is one price; None where the price is not known).
+    plan and offer (str, offer empty for the plan as such), sessions_limit (int), managed (bool, on operators' keys),
+    model (str, the one that would run), fee (dollars a month), provider_cost and total with provider_cost_high and
+    total_high (dollars, equal where there is one price; None where the price is not known).
     """
     request = usage_pb.EstimateCostRequest(
         sessions_per_month=sessions,

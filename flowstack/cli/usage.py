@@ -113,8 +113,9 @@ def _show_advice(shell: Shell, analysis: pb.CostAnalysis) -> None:
     if not analysis.recommendations:
         shell.output.say("Nothing would cost less than what you have.")
     for one in analysis.recommendations:
-        saving = optional_dollars(one, "potential_savings", "")
-        shell.output.say(f"• {one.message}" + (f" Saves {saving} a month." if saving else ""))
+        saving = one.potential_savings
+        saves = saving.units > 0 or saving.nanos > 0
+        shell.output.say(f"• {one.message}" + (f" Saves {dollars(saving)} a month." if saves else ""))
 
 
 def _draw(path: Path, forecast: pb.Forecast) -> None:
