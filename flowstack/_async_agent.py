@@ -19,7 +19,7 @@ from flowstack._connection import Connection
 from flowstack._core import Plan
 from flowstack._errors import FlowStackError
 from flowstack._methods import RouterService, UsageService
-from flowstack._tools import ToolOutcome, unknown
+from flowstack._tools import ToolOutcome, raised, unknown
 from flowstack._values import (
     Event,
     Reply,
@@ -130,7 +130,10 @@ class AsyncAgent(BaseAgent):
         with _current.running_tool_of(self._core):
             async with asyncio.TaskGroup() as group:
                 tasks = [(called, group.create_task(one(called))) for called in owed]
-        return [(called, task.result()) for called, task in tasks]
+        # Where nobody cancelled the group, a tool that is cancelled did that itself.
+        return [
+            (called, raised(asyncio.CancelledError()) if task.cancelled() else task.result()) for called, task in tasks
+        ]
 
     async def get_usage(self) -> Usage:
         """As Agent.get_usage."""
