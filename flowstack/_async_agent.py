@@ -68,24 +68,24 @@ class AsyncAgent(BaseAgent):
         if not self._core.route.provider:
             self._core.found_provider(await self._client.run(_routes.default_provider()))
         plan = self._core.plan(message, options)
-        retries = 0
+        conversation = Conversation(plan.request)
         while True:
-            conversation = Conversation(plan.request_id)
             attempt = self._attempt(plan, conversation)
             try:
                 async for event in attempt:
                     yield event
                 return
             except FlowStackError as error:
-                if not conversation.may_retry(error, retries):
+                conversation.failed(error)
+                if not conversation.may_retry(error):
                     if error.counted:
-                        plan.note_failed(error.session_id)
+                        plan.note_failed(conversation, error.session_id)
                     raise
             finally:
                 # An async generator that is left is closed here and now, not when it is collected.
                 await attempt.aclose()  # type: ignore[attr-defined]
-            await asyncio.sleep(backoff_s(retries))
-            retries += 1
+            await asyncio.sleep(backoff_s(conversation.retries))
+            conversation.again()
 
     async def _attempt(self, plan: Plan, conversation: Conversation) -> AsyncIterator[Event]:
         call = await self._open(plan)
@@ -103,10 +103,10 @@ class AsyncAgent(BaseAgent):
                         yield ToolReturned(called.id, called.name, outcome.content, outcome.is_error)
             reply = conversation.ended()
         except grpc.RpcError as failure:
-            raise self._client.error(RouterService.Chat, failure) from None
-        except (GeneratorExit, asyncio.CancelledError):
+            raise self._client.error(RouterService.Chat, failure, answered=conversation.heard) from None
+        except (GeneratorExit, asyncio.CancelledError, KeyboardInterrupt, SystemExit):
             if conversation.begun:  # after output, a session that its reader leaves is counted
-                plan.note_failed(conversation.session_id)
+                plan.note_failed(conversation)
             raise
         finally:
             call.cancel()
