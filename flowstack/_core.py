@@ -65,7 +65,7 @@ class Core:
         self._tools: dict[str, ToolDefinition] = {}
         self._blocking: Client | None = None
         self._closed = False
-        self._recorder = Recorder(self.blocking) if record_providers else None
+        self._recorder = Recorder(self.connection) if record_providers else None
         _current.made(self)
 
     @property
@@ -148,6 +148,11 @@ class Core:
         """Waits for the notes; see Recorder.flush."""
         if self._recorder is not None:
             self._recorder.flush()
+
+    @property
+    def closed(self) -> bool:
+        """True after `close`."""
+        return self._closed
 
     def blocking(self) -> Client:
         """A client for blocking calls: the recorder's and the helpers'."""
