@@ -101,7 +101,8 @@ class _Shared:
         with self._lock:
             entry = self._channels[key]
             entry.users -= 1
-            return entry.channel if entry.users == 0 and self._channels.pop(key, None) else None
+            unused = entry.users == 0 and self._channels.pop(key, None) is not None
+            return entry.channel if unused else None
 
 
 _shared: Final = _Shared()
