@@ -103,19 +103,19 @@ class Agent(BaseAgent):
         return self._attempts(plan)
 
     def _attempts(self, plan: Plan) -> Iterator[Event]:
-        retries = 0
+        conversation = Conversation(plan.request)
         while True:
-            conversation = Conversation(plan.request_id)
             try:
                 yield from self._attempt(plan, conversation)
                 return
             except FlowStackError as error:
-                if not conversation.may_retry(error, retries):
+                conversation.failed(error)
+                if not conversation.may_retry(error):
                     if error.counted:
-                        plan.note_failed(error.session_id)
+                        plan.note_failed(conversation, error.session_id)
                     raise
-            time.sleep(backoff_s(retries))
-            retries += 1
+            time.sleep(backoff_s(conversation.retries))
+            conversation.again()
 
     def _attempt(self, plan: Plan, conversation: Conversation) -> Iterator[Event]:
         to_send: queue.SimpleQueue[pb.ChatRequest | None] = queue.SimpleQueue()
@@ -138,10 +138,10 @@ class Agent(BaseAgent):
                         yield ToolReturned(called.id, called.name, outcome.content, outcome.is_error)
             reply = conversation.ended()
         except grpc.RpcError as failure:
-            raise self._client.error(RouterService.Chat, failure) from None
-        except GeneratorExit:
+            raise self._client.error(RouterService.Chat, failure, answered=conversation.heard) from None
+        except (GeneratorExit, KeyboardInterrupt, SystemExit):
             if conversation.begun:  # after output, a session that its reader leaves is counted
-                plan.note_failed(conversation.session_id)
+                plan.note_failed(conversation)
             raise
         finally:
             to_send.put(None)

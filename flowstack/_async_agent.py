@@ -19,7 +19,7 @@ from flowstack._connection import Connection
 from flowstack._core import Plan
 from flowstack._errors import FlowStackError
 from flowstack._methods import RouterService, UsageService
-from flowstack._tools import ToolOutcome, unknown
+from flowstack._tools import ToolOutcome, raised, unknown
 from flowstack._values import (
     Event,
     Reply,
@@ -68,24 +68,24 @@ class AsyncAgent(BaseAgent):
         if not self._core.route.provider:
             self._core.found_provider(await self._client.run(_routes.default_provider()))
         plan = self._core.plan(message, options)
-        retries = 0
+        conversation = Conversation(plan.request)
         while True:
-            conversation = Conversation(plan.request_id)
             attempt = self._attempt(plan, conversation)
             try:
                 async for event in attempt:
                     yield event
                 return
             except FlowStackError as error:
-                if not conversation.may_retry(error, retries):
+                conversation.failed(error)
+                if not conversation.may_retry(error):
                     if error.counted:
-                        plan.note_failed(error.session_id)
+                        plan.note_failed(conversation, error.session_id)
                     raise
             finally:
                 # An async generator that is left is closed here and now, not when it is collected.
                 await attempt.aclose()  # type: ignore[attr-defined]
-            await asyncio.sleep(backoff_s(retries))
-            retries += 1
+            await asyncio.sleep(backoff_s(conversation.retries))
+            conversation.again()
 
     async def _attempt(self, plan: Plan, conversation: Conversation) -> AsyncIterator[Event]:
         call = await self._open(plan)
@@ -103,10 +103,10 @@ class AsyncAgent(BaseAgent):
                         yield ToolReturned(called.id, called.name, outcome.content, outcome.is_error)
             reply = conversation.ended()
         except grpc.RpcError as failure:
-            raise self._client.error(RouterService.Chat, failure) from None
-        except (GeneratorExit, asyncio.CancelledError):
+            raise self._client.error(RouterService.Chat, failure, answered=conversation.heard) from None
+        except (GeneratorExit, asyncio.CancelledError, KeyboardInterrupt, SystemExit):
             if conversation.begun:  # after output, a session that its reader leaves is counted
-                plan.note_failed(conversation.session_id)
+                plan.note_failed(conversation)
             raise
         finally:
             call.cancel()
@@ -130,7 +130,10 @@ class AsyncAgent(BaseAgent):
         with _current.running_tool_of(self._core):
             async with asyncio.TaskGroup() as group:
                 tasks = [(called, group.create_task(one(called))) for called in owed]
-        return [(called, task.result()) for called, task in tasks]
+        # Where nobody cancelled the group, a tool that is cancelled did that itself.
+        return [
+            (called, raised(asyncio.CancelledError()) if task.cancelled() else task.result()) for called, task in tasks
+        ]
 
     async def get_usage(self) -> Usage:
         """As Agent.get_usage."""

@@ -15,6 +15,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import grpc
@@ -104,10 +105,13 @@ class Client:
             FlowStackError: whatever the service answered.
         """
         call = self.open(method, request, timeout_s)
+        answered = False
         try:
-            yield from call
+            for response in call:
+                answered = True
+                yield response
         except grpc.RpcError as failure:
-            raise self.error(method, failure) from None
+            raise self.error(method, failure, answered=answered) from None
         finally:
             call.cancel()
 
@@ -123,7 +127,7 @@ class Client:
 
     def watch(self, method: ServerStream[Q, R], request: Q, read: Callable[[R], T | None]) -> Watch[T]:
         """Watches what a method tells; `read` says what a message means, None for a mere sign of life."""
-        return Watch(self.open(method, request, None), read, lambda failure: self.error(method, failure))
+        return Watch(self.open(method, request, None), read, partial(self.error, method))
 
     def run(self, steps: Steps[T]) -> T:
         """Drives steps to their result."""
@@ -139,9 +143,9 @@ class Client:
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
 
-    def error(self, method: Method[Any, Any], failure: grpc.RpcError) -> FlowStackError:
-        """The SDK's error for what gRPC raised."""
-        return error_from_rpc(failure, self.connection.endpoints.of(method.service))
+    def error(self, method: Method[Any, Any], failure: grpc.RpcError, *, answered: bool = False) -> FlowStackError:
+        """The SDK's error for what gRPC raised; `answered`: some of the answer had come."""
+        return error_from_rpc(failure, self.connection.endpoints.of(method.service), answered=answered)
 
     def _callable(self, shape: str, method: Method[Any, Any]) -> Any:
         channel = self._channels.get(self.connection.endpoints.of(method.service))
@@ -198,11 +202,13 @@ class AsyncClient:
     ) -> AsyncIterator[R]:
         """As Client.stream."""
         call = self.open(method, request, timeout_s)
+        answered = False
         try:
             async for response in call:
+                answered = True
                 yield response
         except grpc.RpcError as failure:
-            raise self.error(method, failure) from None
+            raise self.error(method, failure, answered=answered) from None
         finally:
             call.cancel()
 
@@ -216,7 +222,7 @@ class AsyncClient:
 
     def watch(self, method: ServerStream[Q, R], request: Q, read: Callable[[R], T | None]) -> AsyncWatch[T]:
         """As Client.watch."""
-        return AsyncWatch(self.open(method, request, None), read, lambda failure: self.error(method, failure))
+        return AsyncWatch(self.open(method, request, None), read, partial(self.error, method))
 
     async def run(self, steps: Steps[T]) -> T:
         """As Client.run."""
@@ -232,9 +238,9 @@ class AsyncClient:
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
 
-    def error(self, method: Method[Any, Any], failure: grpc.RpcError) -> FlowStackError:
+    def error(self, method: Method[Any, Any], failure: grpc.RpcError, *, answered: bool = False) -> FlowStackError:
         """As Client.error."""
-        return error_from_rpc(failure, self.connection.endpoints.of(method.service))
+        return error_from_rpc(failure, self.connection.endpoints.of(method.service), answered=answered)
 
     def _callable(self, shape: str, method: Method[Any, Any]) -> Any:
         channel = self._channels.get(self.connection.endpoints.of(method.service))

@@ -6,7 +6,8 @@ import asyncio
 import os
 import re
 import threading
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -70,31 +71,41 @@ def connection_from(
     return Connection(endpoints_from(environment, endpoint), (("authorization", f"Bearer {key}"),))
 
 
+class _Entry:
+    def __init__(self, channel: Any) -> None:
+        self.channel = channel
+        self.users = 0
+
+
 class _Shared:
-    """Channels by what they lead to, closed with their last user. gRPC channels are thread-safe."""
+    """Channels by what they lead to, closed with their last user. gRPC channels are thread-safe.
+
+    A finalizer may let go of a channel in the middle of either method, in the same thread: hence the reentrant lock,
+    and hence each looks again at what it has changed.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._channels: dict[Any, tuple[Any, int]] = {}
+        self._lock = threading.RLock()
+        self._channels: dict[Any, _Entry] = {}
 
-    def acquire(self, key: Any, make: Any) -> Any:
+    def acquire(self, key: Any, make: Callable[[], Any]) -> Any:
         with self._lock:
-            channel, users = self._channels.get(key) or (make(), 0)
-            self._channels[key] = (channel, users + 1)
-            return channel
+            while True:
+                entry = self._channels.get(key) or self._channels.setdefault(key, _Entry(make()))
+                entry.users += 1
+                if self._channels.get(key) is entry:
+                    return entry.channel
 
     def release(self, key: Any) -> Any | None:
         """The channel, where nobody uses it any more and it is to be closed."""
         with self._lock:
-            channel, users = self._channels[key]
-            if users > 1:
-                self._channels[key] = (channel, users - 1)
-                return None
-            del self._channels[key]
-            return channel
+            entry = self._channels[key]
+            entry.users -= 1
+            unused = entry.users == 0 and self._channels.pop(key, None) is not None
+            return entry.channel if unused else None
 
 
-_shared = _Shared()
+_shared: Final = _Shared()
 
 
 class Channels:
@@ -105,6 +116,7 @@ class Channels:
         self._lock = threading.Lock()
         self._held: dict[Any, grpc.Channel] = {}
         self._closed = False
+        weakref.finalize(self, _let_go, self._held).atexit = False
 
     def get(self, endpoint: Endpoint) -> grpc.Channel:
         """The channel to an endpoint.
@@ -128,11 +140,15 @@ class Channels:
         """Lets go of the channels. Repeatable."""
         with self._lock:
             self._closed = True
-            held, self._held = self._held, {}
-        for key in held:
-            channel = _shared.release(key)
-            if channel is not None:
-                channel.close()
+            _let_go(self._held)
+
+
+def _let_go(held: dict[Any, Any]) -> None:
+    while held:
+        key, _ = held.popitem()
+        channel = _shared.release(key)
+        if channel is not None and key[0] == "sync":
+            channel.close()  # one of grpc.aio closes itself when nobody has it any more
 
 
 class AsyncChannels:
@@ -142,6 +158,7 @@ class AsyncChannels:
         self._endpoints = endpoints
         self._held: dict[Any, grpc.aio.Channel] = {}
         self._closed = False
+        weakref.finalize(self, _let_go, self._held).atexit = False
 
     def get(self, endpoint: Endpoint) -> grpc.aio.Channel:
         """The channel to an endpoint, in the running loop.
@@ -153,14 +170,15 @@ class AsyncChannels:
             raise ConfigurationError("The agent is closed. Make another one.")
         key = ("aio", asyncio.get_running_loop(), endpoint.target, endpoint.tls, endpoint.authority)
         if key not in self._held:
+            _let_go({ended: self._held.pop(ended) for ended in list(self._held) if ended[1].is_closed()})
             self._held[key] = _shared.acquire(key, lambda: _open(grpc.aio, endpoint))
         return self._held[key]
 
     async def close(self) -> None:
         """Lets go of the channels. Repeatable."""
         self._closed = True
-        held, self._held = self._held, {}
-        for key in held:
+        while self._held:
+            key, _ = self._held.popitem()
             channel = _shared.release(key)
             if channel is not None and key[1] is asyncio.get_running_loop():
                 await channel.close()

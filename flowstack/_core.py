@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, Final, TypeVar, overload
 
 from flowstack import _current
-from flowstack._chat import ChatOptions, Message, check_options, complete_request
+from flowstack._chat import ChatOptions, Conversation, Message, check_options, complete_request
 from flowstack._client import Client
 from flowstack._connection import SESSION_SECONDS, Connection, connection_from
 from flowstack._errors import ConfigurationError, ToolDefinitionError
@@ -65,7 +65,7 @@ class Core:
         self._tools: dict[str, ToolDefinition] = {}
         self._blocking: Client | None = None
         self._closed = False
-        self._recorder = Recorder(self.blocking) if record_providers else None
+        self._recorder = Recorder(self.connection) if record_providers else None
         _current.made(self)
 
     @property
@@ -149,6 +149,11 @@ class Core:
         if self._recorder is not None:
             self._recorder.flush()
 
+    @property
+    def closed(self) -> bool:
+        """True after `close`."""
+        return self._closed
+
     def blocking(self) -> Client:
         """A client for blocking calls: the recorder's and the helpers'."""
         with self._lock:
@@ -181,9 +186,6 @@ class Plan:
         self.timeout_s = options.get("timeout_s", SESSION_SECONDS)
         self.request = complete_request(route, message, options, tools.values())
 
-    def note_failed(self, session_id: str) -> None:
-        """Notes a session that failed and was counted all the same: by what was asked for."""
-        mode = "byok" if self.request.byok else "managed"
-        self.core.note(
-            SessionInfo(session_id, "committed", self.request.provider, self.request.model, mode, self.request_id)
-        )
+    def note_failed(self, conversation: Conversation, session_id: str = "") -> None:
+        """Notes a session that did not come to its end and was counted all the same."""
+        self.core.note(conversation.unfinished(session_id or conversation.session_id))

@@ -75,9 +75,10 @@ class FlowStackError(Exception):
         return str(self.details.get("session_id", ""))
 
     @property
-    def counted(self) -> bool:
-        """True when the session was counted although it failed."""
-        return self.details.get("counted") == "true"
+    def counted(self) -> bool | None:
+        """True when the session was counted although it failed; None where that cannot be known at this end."""
+        said = self.details.get("counted")
+        return None if said == "unknown" else said == "true"
 
 
 class ConfigurationError(FlowStackError):
@@ -168,11 +169,14 @@ class ConflictError(FlowStackError):
 
 
 class UnavailableError(FlowStackError):
-    """A service cannot answer now. Nothing was counted unless `counted` says so."""
+    """A service cannot answer now; `counted` says whether a session was counted all the same."""
 
 
 class ConnectionFailedError(UnavailableError):
-    """The service cannot be reached; the text names it, its address and what to try."""
+    """There is no connection to the service, or none any more; the text names it, its address and what to try.
+
+    `details["connected"]` is True where there was one: then what was asked may have been done.
+    """
 
 
 class UntrustedServerError(ConnectionFailedError):

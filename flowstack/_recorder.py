@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import queue
 import threading
-from collections.abc import Callable
+import time
+import weakref
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from flowstack_protos.vault.v1 import vault_service_pb2 as pb
 
@@ -14,6 +17,11 @@ from flowstack._client import Client
 from flowstack._errors import FlowStackError
 from flowstack._json import encode
 from flowstack._methods import VaultService
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flowstack._connection import Connection
 
 COLLECTION: Final = "provider_switches"
 KEEP_SECONDS: Final = 100 * 24 * 3600
@@ -24,67 +32,128 @@ CALL_SECONDS: Final = 5.0
 
 
 class Recorder:
-    """A bounded queue and one thread that stores what is in it.
+    """Notes of one agent. What is waiting outlives it, and is stored also where nobody closes it.
 
     Notes help an analysis and are no accounts: what does not fit, or what the vault does not take, is dropped.
-
-    Attributes:
-        dropped: how many notes were lost.
     """
 
-    def __init__(self, client: Callable[[], Client], now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        self._client = client
+    def __init__(self, connection: Connection, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._connection = connection
         self._now = now
-        self._waiting: queue.Queue[pb.StoreRequest | None] = queue.Queue(WAITING_MAX)
         self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._closed = False
-        self.dropped = 0
+        self._work = self._new_work()
+
+    @property
+    def dropped(self) -> int:
+        """How many notes were lost."""
+        return self._work.dropped
 
     def note(self, session_id: str, **fields: Any) -> None:
         """Takes a note of a session; returns at once."""
         document = {"timestamp": self._now().isoformat(), "session_id": session_id, **fields}
         request = pb.StoreRequest(collection=COLLECTION, key=session_id, document_json=encode(document))
         request.ttl.FromSeconds(KEEP_SECONDS)
-        with self._lock:
-            if self._closed:
-                self.dropped += 1
-                return
-            if self._thread is None:
-                # A daemon, so that a process without close() can end; close() is what waits.
-                self._thread = threading.Thread(target=self._work, name="flowstack-recorder", daemon=True)
-                self._thread.start()
-            try:
-                self._waiting.put_nowait(request)
-            except queue.Full:
-                self.dropped += 1
+        self._here().add(request)
 
     def flush(self) -> None:
         """Returns once everything that was noted before is stored or dropped, or after FLUSH_SECONDS."""
-        with self._waiting.all_tasks_done:
-            self._waiting.all_tasks_done.wait_for(lambda: not self._waiting.unfinished_tasks, FLUSH_SECONDS)
+        self._here().flush(FLUSH_SECONDS)
 
     def close(self) -> None:
         """Flushes and ends the thread. Repeatable."""
-        with self._lock:
+        self._here().close()
+
+    def _here(self) -> _Work:
+        """A child after a fork has no thread, and what waits is its parent's to store."""
+        if self._work.process != os.getpid():
+            with self._lock:
+                if self._work.process != os.getpid():
+                    self._work = self._new_work()
+        return self._work
+
+    def _new_work(self) -> _Work:
+        work = _Work(self._connection)
+        weakref.finalize(self, work.end).atexit = False
+        return work
+
+
+class _Work:
+    """A bounded queue and one thread that stores what is in it. Knows nothing of the agent, so that this can be freed.
+
+    Attributes:
+        process: whose it is.
+        dropped: how many notes were lost.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.process = os.getpid()
+        self.dropped = 0
+        self._connection = connection
+        # Unlike other queues it can be put into from a finalizer, whatever lock that interrupts.
+        self._waiting: queue.SimpleQueue[pb.StoreRequest | None] = queue.SimpleQueue()
+        self._changed = threading.Condition()
+        self._unfinished = 0
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def add(self, request: pb.StoreRequest) -> None:
+        with self._changed:
+            if self._closed or self._unfinished >= WAITING_MAX or not self._started():
+                self.dropped += 1
+                return
+            self._unfinished += 1
+            self._waiting.put(request)
+
+    def _started(self) -> bool:
+        if self._thread is None:
+            # A daemon, so that a process whose vault hangs can end; close() and the process's end are what waits.
+            thread = threading.Thread(target=self._serve, name="flowstack-recorder", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                return False  # no more threads here, or the process is ending
+            self._thread = thread
+            _at_work.add(self)
+        return True
+
+    def flush(self, seconds: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._unfinished, seconds)
+
+    def end(self) -> None:
+        """Lets the thread end once it has stored what waits."""
+        self._waiting.put(None)
+
+    def close(self) -> None:
+        with self._changed:
             self._closed = True
             thread, self._thread = self._thread, None
-        if thread is None:
-            return
-        self.flush()
-        try:
-            self._waiting.put_nowait(None)
-        except queue.Full:
-            return  # the vault hangs; the thread is a daemon
-        thread.join(CALL_SECONDS)
+        if thread is not None:
+            self.flush(FLUSH_SECONDS)
+            self.end()
+            thread.join(CALL_SECONDS)
 
-    def _work(self) -> None:
-        while (request := self._waiting.get()) is not None:
-            try:
-                # A key of its own makes the repeat of a store harmless.
-                self._client().call(VaultService.Store, request, safe=True, timeout_s=CALL_SECONDS)
-            except FlowStackError:
-                self.dropped += 1
-            finally:
-                self._waiting.task_done()
-        self._waiting.task_done()
+    def _serve(self) -> None:
+        with Client(self._connection) as client:
+            while (request := self._waiting.get()) is not None:
+                try:
+                    # A key of its own makes the repeat of a store harmless.
+                    client.call(VaultService.Store, request, safe=True, timeout_s=CALL_SECONDS)
+                except FlowStackError:
+                    self.dropped += 1
+                finally:
+                    with self._changed:
+                        self._unfinished -= 1
+                        self._changed.notify_all()
+
+
+_at_work: Final[weakref.WeakSet[_Work]] = weakref.WeakSet()
+
+
+@atexit.register
+def _flush_all() -> None:
+    """At the process's end: FLUSH_SECONDS for all agents together."""
+    until_s = time.monotonic() + FLUSH_SECONDS
+    for work in list(_at_work):
+        if work.process == os.getpid():
+            work.flush(max(0.0, until_s - time.monotonic()))

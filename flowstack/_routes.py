@@ -55,7 +55,7 @@ def credentials(provider: str, byok: Mapping[str, Any] | str | None) -> pb.ByokC
         return None
     if not provider:
         raise ConfigurationError("byok belongs to a provider: name it, as in provider='openai'.")
-    kind = provider if provider in _FIELDS else "openai"
+    kind = credentials_kind(provider)
     if isinstance(byok, str):
         byok = {"api_key": byok}
     given = {_SPELLINGS.get(str(name), str(name)): value for name, value in byok.items() if value is not None}
@@ -76,6 +76,11 @@ def credentials(provider: str, byok: Mapping[str, Any] | str | None) -> pb.ByokC
     if kind == "anthropic":
         return pb.ByokCredentials(anthropic=pb.AnthropicCredentials(**given))
     return pb.ByokCredentials(bedrock=pb.BedrockCredentials(**given))
+
+
+def credentials_kind(provider: str) -> str:
+    """Which of ByokCredentials' fields a provider takes."""
+    return provider if provider in _FIELDS else "openai"
 
 
 def list_models(provider: str = "") -> Steps[list[pb.Model]]:

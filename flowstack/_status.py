@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from google.rpc import error_details_pb2, status_pb2
@@ -25,18 +26,19 @@ DETAILS_KEY: Final = "grpc-status-details-bin"
 DOMAIN: Final = "flowstack"
 
 
-def error_from_rpc(error: grpc.RpcError, endpoint: Endpoint) -> FlowStackError:
+def error_from_rpc(error: grpc.RpcError, endpoint: Endpoint, *, answered: bool = False) -> FlowStackError:
     """The SDK's error for a failed call.
 
     Args:
         error: what a sync or aio call raised; it has code(), details() and trailing_metadata().
         endpoint: where the call went, for the text of a failed connection.
+        answered: some of the answer had come.
     """
     call: Any = error
     code = call.code().name
     packed = next((value for key, value in call.trailing_metadata() or () if key == DETAILS_KEY), None)
     if packed is None:
-        return _bare(code, call.details() or "", endpoint)
+        return _bare(code, call.details() or "", endpoint, answered)
     status = status_pb2.Status()
     status.ParseFromString(packed)
     info = error_details_pb2.ErrorInfo()
@@ -90,13 +92,18 @@ _TLS_FAILURES: Final = (
 """What gRPC says of a failed handshake, what that means, and what to do."""
 
 
-def _bare(code: str, text: str, endpoint: Endpoint) -> FlowStackError:
+def _bare(code: str, text: str, endpoint: Endpoint, answered: bool) -> FlowStackError:
     """A status that no FlowStack service wrote: the transport's, or a proxy's."""
     if code == "UNAVAILABLE":
-        return _not_connected(code, text, endpoint)
+        return _not_connected(code, text, endpoint, answered)
     if code == "DEADLINE_EXCEEDED":
+        how = (
+            "was not done with its answer in time. Give it more, as in timeout_s=."
+            if answered
+            else "did not answer in time. Try again."
+        )
         return TimeLimitError(
-            f"FlowStack's {endpoint.service} service at {endpoint.address} did not answer in time. Try again.",
+            f"FlowStack's {endpoint.service} service at {endpoint.address} {how}",
             code=code,
             details={"service": endpoint.service, "address": endpoint.address},
         )
@@ -105,9 +112,14 @@ def _bare(code: str, text: str, endpoint: Endpoint) -> FlowStackError:
     )
 
 
-def _not_connected(code: str, text: str, endpoint: Endpoint) -> FlowStackError:
+_NEVER_CONNECTED: Final = re.compile(r"failed to connect|resolution fail", re.IGNORECASE)
+"""What gRPC says where nothing was sent."""
+
+
+def _not_connected(code: str, text: str, endpoint: Endpoint, answered: bool) -> FlowStackError:
     """Says why there is no connection, and what to try."""
-    details = {"service": endpoint.service, "address": endpoint.address}
+    connected = answered or not _NEVER_CONNECTED.search(text)
+    details = {"service": endpoint.service, "address": endpoint.address, "connected": connected}
     for said, cause, remedy in _TLS_FAILURES if endpoint.tls else ():
         if said in text:
             return UntrustedServerError(
@@ -116,6 +128,14 @@ def _not_connected(code: str, text: str, endpoint: Endpoint) -> FlowStackError:
                 code=code,
                 details=details,
             )
+    if connected:
+        return ConnectionFailedError(
+            f"The connection to FlowStack's {endpoint.service} service at {endpoint.address} broke off "
+            f"{'in the middle of its answer' if answered else 'before it answered'}. What was asked of it may have "
+            "been done all the same: look before you ask again.",
+            code=code,
+            details=details,
+        )
     return ConnectionFailedError(
         f"FlowStack's {endpoint.service} service cannot be reached at {endpoint.address}. Check that it runs "
         f"(`flowstack doctor`, or `make run` on your own machine) and that {endpoint.setting} names it.",

@@ -153,7 +153,15 @@ def _without_titles(schema: Any) -> Any:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return (_text_of(error).splitlines() or [type(error).__name__])[0]
+
+
+def _text_of(error: BaseException) -> str:
+    """What an exception says; nothing where it cannot say it. Text that no message can hold is replaced."""
+    try:
+        return str(error).encode(errors="replace").decode()
+    except Exception:  # whatever a stranger's __str__ raises
+        return ""
 
 
 def call(tool: ToolDefinition, arguments_json: str) -> Any:
@@ -191,12 +199,10 @@ def returned(value: Any) -> ToolOutcome:
     return ToolOutcome(content, False)
 
 
-def raised(error: Exception) -> ToolOutcome:
+def raised(error: BaseException) -> ToolOutcome:
     """What a tool's failure is to the model."""
-    text = (
-        f"The arguments are wrong: {error}" if isinstance(error, ArgumentsError) else f"{type(error).__name__}: {error}"
-    )
-    return ToolOutcome(text[:ERROR_CHARACTERS_MAX], True)
+    what = "The arguments are wrong" if isinstance(error, ArgumentsError) else type(error).__name__
+    return ToolOutcome(f"{what}: {_text_of(error)}"[:ERROR_CHARACTERS_MAX], True)
 
 
 def unknown(name: str, known: typing.Iterable[str]) -> ToolOutcome:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
 
@@ -14,7 +14,12 @@ T = TypeVar("T")
 
 Read = Callable[[Any], T | None]
 """What a message says; None for one that only shows that the service is there."""
-Explain = Callable[[grpc.RpcError], FlowStackError]
+
+
+class Explain(Protocol):
+    """The SDK's error for what gRPC raised; see Client.error."""
+
+    def __call__(self, failure: grpc.RpcError, /, *, answered: bool) -> FlowStackError: ...
 
 
 class Watch(Generic[T]):
@@ -28,7 +33,7 @@ class Watch(Generic[T]):
 
     def __init__(self, call: Any, read: Read[T], explain: Explain) -> None:
         self._call, self._read, self._explain = call, read, explain
-        self._closed = False
+        self._closed = self._answered = False
         self.resume_token = ""
 
     def __iter__(self) -> Watch[T]:
@@ -41,7 +46,8 @@ class Watch(Generic[T]):
             except grpc.RpcError as failure:
                 if self._closed:
                     raise StopIteration from None
-                raise self._explain(failure) from None
+                raise self._explain(failure, answered=self._answered) from None
+            self._answered = True
             self.resume_token = getattr(message, "resume_token", "")
             told = self._read(message)
             if told is not None:
@@ -64,7 +70,7 @@ class AsyncWatch(Generic[T]):
 
     def __init__(self, call: Any, read: Read[T], explain: Explain) -> None:
         self._call, self._read, self._explain = call, read, explain
-        self._closed = False
+        self._closed = self._answered = False
         self.resume_token = ""
 
     def __aiter__(self) -> AsyncWatch[T]:
@@ -80,9 +86,10 @@ class AsyncWatch(Generic[T]):
                     raise StopAsyncIteration from None
                 raise
             except grpc.RpcError as failure:
-                raise self._explain(failure) from None
+                raise self._explain(failure, answered=self._answered) from None
             if message is grpc.aio.EOF:
                 raise StopAsyncIteration
+            self._answered = True
             self.resume_token = getattr(message, "resume_token", "")
             told = self._read(message)
             if told is not None:

@@ -175,8 +175,7 @@ def test_agents_share_a_channel_until_the_last_is_closed() -> None:
         one, other = fake.agent(), fake.agent()
         one.get_usage()
         other.get_usage()
-        [users] = [users for key, (_, users) in _shared._channels.items() if key[2] == fake.endpoint]
-        assert users == 2
+        assert [entry.users for key, entry in _shared._channels.items() if key[2] == fake.endpoint] == [2]
         one.close()
         assert other.get_usage().sessions_used == 0
         other.close()
