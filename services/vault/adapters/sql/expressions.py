@@ -31,8 +31,7 @@ from sqlalchemy.sql.operators import custom_op
 from services.vault.adapters.sql.tables import DOCUMENTS, JsonbText
 from services.vault.domain.codes import CONTAINER, next_kind
 from services.vault.domain.filters import All, AnyOf, Condition, Filter, Not, Operator
-from services.vault.domain.sorting import SORT_CHARACTERS_MAX, SortField, SortKind
-from services.vault.store import Position
+from services.vault.domain.sorting import SORT_CHARACTERS_MAX, Position, SortField, SortKind
 
 Bool = ColumnElement[bool]
 
