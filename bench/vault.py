@@ -33,10 +33,10 @@ FEW: Final = 10_000
 MANY: Final = 100_000
 MANY_IN_LONG_RUN: Final = 1_000_000
 PAYS_FROM: Final = 20_000
-"""From so many documents on an index has to pay in every query that it serves, the call's own round trips included: each
-store pays for it too, and on SQLite a look through more than some 10,000 takes longer than its turn. A query by an index
-reads the same few entries however many documents there are, and one without looks at all of them, so that this says what
-the ratio may be at every size."""
+"""From so many documents on an index has to pay in every query that it serves, the call's own round trips included:
+each store pays for it too, and on SQLite a look through more than some 10,000 takes longer than its turn. A query by
+an index reads the same few entries however many documents there are, and one without looks at all of them, so that
+this says what the ratio may be at every size."""
 READS: Final = 20
 STORES: Final = 200
 ACCOUNT: Final = "acct_bench"
