@@ -25,12 +25,12 @@ from services.shared.settings import load
 from services.vault.adapters.billing_client import AccountsAtBilling
 from services.vault.adapters.sql.database import open_database
 from services.vault.config import VaultSettings
+from services.vault.domain.sorting import Position
 from services.vault.service.documents import DocumentService
 from services.vault.service.indexing import Indexing
 from services.vault.service.queries import QueryService
 from services.vault.service.upkeep import Purger, Sweeper
 from services.vault.servicer import POLICIES, VaultServicer
-from services.vault.store import Position
 
 BACKOFF: Final = Backoff(0.2, 10.0, random.random)
 """Between looks for work beside the calls; an expired document is not seen any more, swept away or not."""

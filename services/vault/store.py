@@ -7,18 +7,23 @@ beside the calls, in `Indexes` and `Upkeep`, looks at all of them.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
 
 from services.vault.domain.documents import Content, Document, Facts, Place
 from services.vault.domain.filters import Filter
 from services.vault.domain.indexing import IndexState, Path, SortIndex
-from services.vault.domain.sorting import SortField
+from services.vault.domain.sorting import Position, SortField
 
 ResultT = TypeVar("ResultT")
 
-Position = tuple[int | str, ...]
-"""The place of a document in an order: what each field of it sorts as."""
+
+class TurnOver(Exception):  # noqa: N818  # no error: the work is done in smaller pieces
+    """Work took longer than others can be kept waiting for it, where transactions run one at a time.
+
+    Its transaction is undone. The same work goes on in smaller pieces.
+    """
 
 
 class Found(NamedTuple):
@@ -36,6 +41,19 @@ class Slice(NamedTuple):
     """Where the part before ended; None for the first."""
     limit: int
     """At most this many."""
+
+
+class Stretch(NamedTuple):
+    """A part of what there is to be looked through."""
+
+    walk: tuple[SortField, ...]
+    """The order in which it is gone through; see `walk_of`."""
+    after: Position | None
+    """Where it begins, this place left out; None for the start."""
+    until: Position | None
+    """Where it ends, this place included; None for the end."""
+    is_smallest: bool = False
+    """Whether it cannot be made smaller, so that others have to wait for it however long it takes."""
 
 
 class Stored(NamedTuple):
@@ -79,6 +97,18 @@ class Scope:
     account_id: str
     collection: str
     now_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What is looked for."""
+
+    scope: Scope
+    wanted: Filter
+    order: Sequence[SortField]
+    """Ends with the key, so that no two documents are alike in it."""
+    part: Slice
+    """How many, from where on."""
 
 
 class Documents(Protocol):
@@ -127,23 +157,28 @@ class Documents(Protocol):
 class Queries(Protocol):
     """Finding documents of one collection."""
 
-    async def find(
-        self,
-        scope: Scope,
-        wanted: Filter,
-        order: Sequence[SortField],
-        index: SortIndex | None,
-        part: Slice,
-    ) -> Sequence[Found]:
+    async def find(self, look: Look, index: SortIndex | None, stretch: Stretch | None = None) -> Sequence[Found]:
         """Documents that the filter lets through, in order.
 
         Args:
-            scope: where.
-            wanted: the filter.
-            order: ends with the key, so that no two documents are alike in it.
+            look: what is looked for.
             index: a ready index of the collection to read by; None to look through the collection.
-            part: how many, from where on.
+            stretch: what is looked through; None for all there is.
+
+        Raises:
+            TurnOver: it takes too long.
+            FlowStackError: CALL_TIME_LIMIT, it takes too long, and nothing can be done about it.
         """
+        ...
+
+    async def find_among(self, look: Look, document_ids: Sequence[int]) -> Sequence[Found]:
+        """Those of some documents that the filter lets through, in order."""
+        ...
+
+    async def end_of_stretch(
+        self, look: Look, index: SortIndex | None, stretch: Stretch, documents: int
+    ) -> Position | None:
+        """Where a stretch of so many documents ends that begins as `stretch` does; None where fewer are left."""
         ...
 
 
@@ -228,6 +263,14 @@ class Transaction(Protocol):
         ...
 
 
+class Changes(Protocol):
+    """What happens to a collection while it is looked through."""
+
+    def take(self) -> set[int]:
+        """The ids of documents that were stored or deleted since the last time, by transactions that have ended."""
+        ...
+
+
 class Store(Protocol):
     """The store."""
 
@@ -241,4 +284,8 @@ class Store(Protocol):
         Raises:
             FlowStackError: VAULT_UNAVAILABLE where the database does not answer.
         """
+        ...
+
+    def changes(self, account_id: str, collection: str) -> AbstractContextManager[Changes]:
+        """Notes what happens to a collection within the block. Only where transactions run one at a time."""
         ...

@@ -1,4 +1,4 @@
-"""Billing's database for tests: every test that takes `database_address` or `database` runs on each store."""
+"""Databases for tests, and billing's: every test that takes `database_address` or `database` runs on each store."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from sqlalchemy import Connection, create_engine, inspect, make_url, text
 
 from services.billing.adapters.migrations.steps import MIGRATIONS
 from services.billing.adapters.sql.database import Database, open_database
+from services.shared.database.migrations import Migrations
 from tests.support.postgres import Databases
 
 STORES: Final = ("sqlite", "postgresql")
@@ -52,43 +53,55 @@ def everything_in(address: str) -> bytes:
     return content
 
 
-def migrated(address: str) -> str:
-    """The address of a database, whose schema is the current one now."""
+def migrated(address: str, migrations: Migrations = MIGRATIONS) -> str:
+    """The address of a database, whose schema is the current one now: billing's, unless told otherwise."""
     with connection_to(address) as connection:
-        MIGRATIONS.migrate(connection, "the database of a test")
+        migrations.migrate(connection, "the database of a test")
     return address
 
 
-@pytest.fixture(scope="session")
-def billing_template(postgres: Databases) -> Iterator[str]:
-    """The name of a database with the current schema, for others to be copies of."""
-    with postgres.fresh() as address:
-        yield postgres.name_of(migrated(address))
+# Fixtures are made by these, so that each service's databases come about in one way.
 
 
-@pytest.fixture
-def billing_postgres(postgres: Databases, billing_template: str) -> Iterator[str]:
-    """The address of a PostgreSQL database with the current schema."""
-    with postgres.fresh(billing_template) as address:
-        yield address
+def template_of(migrations: Migrations) -> Any:
+    """A fixture: the name of a PostgreSQL database with the current schema, for others to be copies of."""
+
+    @pytest.fixture(scope="session")
+    def template(postgres: Databases) -> Iterator[str]:
+        with postgres.fresh() as address:
+            yield postgres.name_of(migrated(address, migrations))
+
+    return template
 
 
-@pytest.fixture(params=STORES)
-def empty(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The address of a database with nothing in it."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'billing.db'}"
-    address: str = request.getfixturevalue("empty_postgres")
+def copy_of(template: str) -> Any:
+    """A fixture: the address of a PostgreSQL database that is a copy of what the fixture `template` names."""
+
+    @pytest.fixture
+    def copy(request: pytest.FixtureRequest, postgres: Databases) -> Iterator[str]:
+        with postgres.fresh(request.getfixturevalue(template)) as address:
+            yield address
+
+    return copy
+
+
+def on_each_store(file: str, postgresql: str) -> Any:
+    """A fixture: the address of a SQLite file that is not there yet, then the one that another fixture has."""
+
+    @pytest.fixture(params=STORES)
+    def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+        if request.param == "sqlite":
+            return f"sqlite:///{tmp_path / file}"
+        found: str = request.getfixturevalue(postgresql)
+        return found
+
     return address
 
 
-@pytest.fixture(params=STORES)
-def database_address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The address of a database that billing can open: a SQLite file that is not there yet, or PostgreSQL."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'billing.db'}"
-    address: str = request.getfixturevalue("billing_postgres")
-    return address
+billing_template = template_of(MIGRATIONS)
+billing_postgres = copy_of("billing_template")
+empty = on_each_store("billing.db", "empty_postgres")
+database_address = on_each_store("billing.db", "billing_postgres")
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -27,8 +27,7 @@ from services.vault.adapters.migrations.steps import MIGRATIONS
 from services.vault.adapters.sql.database import Database, open_database
 from services.vault.config import VaultSettings
 from tests.support.billing import ADMIN, ADMIN_TOKEN, INTERNAL_TOKEN, Metadata, bearer
-from tests.support.database import STORES, connection_to
-from tests.support.postgres import Databases
+from tests.support.database import copy_of, on_each_store, template_of
 
 ALICE: Final = "acct_alice"
 BOB: Final = "acct_bob"
@@ -214,34 +213,9 @@ async def whole_vault(folder: Path, clock: Clock) -> AsyncIterator[tuple[str, Fa
             await host.drain(0)
 
 
-def migrated(address: str) -> str:
-    """The address of a database, whose schema is the current one now."""
-    with connection_to(address) as connection:
-        MIGRATIONS.migrate(connection, "the database of a test")
-    return address
-
-
-@pytest.fixture(scope="session")
-def vault_template(postgres: Databases) -> Iterator[str]:
-    """The name of a database with the current schema, for others to be copies of."""
-    with postgres.fresh() as address:
-        yield postgres.name_of(migrated(address))
-
-
-@pytest.fixture
-def vault_postgres(postgres: Databases, vault_template: str) -> Iterator[str]:
-    """The address of a PostgreSQL database with the current schema."""
-    with postgres.fresh(vault_template) as address:
-        yield address
-
-
-@pytest.fixture(params=STORES)
-def vault_address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The address of a database that the vault can open: a SQLite file that is not there yet, or PostgreSQL."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'vault.db'}"
-    address: str = request.getfixturevalue("vault_postgres")
-    return address
+vault_template = template_of(MIGRATIONS)
+vault_postgres = copy_of("vault_template")
+vault_address = on_each_store("vault.db", "vault_postgres")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from services.vault.domain.codes import CONTAINER
 from services.vault.domain.filters import All, Condition, Filter, Operator
-from services.vault.domain.sorting import SORT_CHARACTERS_MAX, SortField, SortKind
+from services.vault.domain.sorting import BY_KEY, SORT_CHARACTERS_MAX, SortField, SortKind
 
 DOCUMENTS_MIN: Final = 1_000
 """Where a collection holds fewer, looking through it takes milliseconds, and an index would only slow stores down."""
@@ -77,6 +77,20 @@ def _paths(wanted: Filter, order: Sequence[SortField]) -> tuple[Path, ...]:
         return ()
     paths = (one.path for one in demanded(wanted) if one.operator is Operator.EQ)
     return tuple(path for path in paths if sum(map(len, path)) + len(path) <= PATH_CHARACTERS_MAX)
+
+
+def walk_of(order: Sequence[SortField], index: SortIndex | None) -> tuple[SortField, ...]:
+    """The order in which documents are looked through a stretch at a time: one that can be gone on in anywhere.
+
+    It begins as the query's order does where that is possible, so that what comes first is found first. The key goes
+    in the same direction, so that a place in it is a pair of values to start from.
+    """
+    first = order[0]
+    if first.kind is SortKind.KEY:
+        return (first,)
+    if first.kind is SortKind.PATH and (index is None or index.path != first.path):
+        return (BY_KEY,)
+    return (first, SortField(SortKind.KEY, (), first.descending))
 
 
 def demanded(wanted: Filter) -> tuple[Condition, ...]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from functools import cmp_to_key
+from typing import Any, Final, TypeAlias
 
 from services.vault.domain.codes import encode_path
 
 SORT_CHARACTERS_MAX: Final = 128
 """How much of a value's code decides about its place: enough for texts and numbers that people sort by, and little
 enough for an index and for a page token. What is alike so far goes by key."""
+
+
+Position: TypeAlias = tuple[int | str, ...]
+"""The place of a document in an order: what each field of it sorts as."""
 
 
 class SortKind(Enum):
@@ -52,3 +57,18 @@ def whole_order(fields: Sequence[SortField]) -> tuple[SortField, ...]:
         if field.kind is SortKind.KEY:
             return tuple(fields[: place + 1])
     return (*fields, BY_KEY)
+
+
+def compare(order: Sequence[SortField], left: Position, right: Position) -> int:
+    """Below 0 where `left` comes first in an order, above 0 where `right` does; of the fields that both have."""
+    for field, one, other in zip(order, left, right, strict=False):
+        if one != other:
+            # Fields of one order are of one kind each. Texts compare by code point, as their bytes do.
+            is_before = one < other  # type: ignore[operator]
+            return 1 if is_before == field.descending else -1
+    return 0
+
+
+def by_position(order: Sequence[SortField]) -> Callable[[Position], Any]:
+    """A key for `sorted`."""
+    return cmp_to_key(lambda left, right: compare(order, left, right))

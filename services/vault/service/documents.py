@@ -23,8 +23,9 @@ from services.vault.domain.documents import (
 )
 from services.vault.domain.filters import EVERYTHING, Filter, parse_deletion
 from services.vault.domain.indexing import plan
-from services.vault.domain.sorting import whole_order
-from services.vault.store import Position, Scope, Slice, Store, Stored, Transaction
+from services.vault.domain.looking import Pace
+from services.vault.domain.sorting import Position, whole_order
+from services.vault.store import Look, Scope, Slice, Store, Stored, Stretch, Transaction, TurnOver
 
 LARGE_CHARACTERS: Final = 32_768
 """From this size on a document is read in a thread, so that it does not hold up other calls."""
@@ -148,12 +149,21 @@ class DocumentService:
         return await self._delete_all(account_id, collection, EVERYTHING)
 
     async def _delete_all(self, account_id: str, collection: str, wanted: Filter) -> int:
-        """Deletes in transactions of bounded size, by key; each key is passed once, so that it comes to an end."""
+        """Deletes in transactions of bounded size, by key; each key is passed once, so that it comes to an end.
+
+        Others get their turn between two of them.
+        """
         scope = Scope(account_id, collection, self.clock.now_us())
         deleted = 0
         after: Position | None = None
+        pace = Pace()
         while True:
-            some = await self.database.transact(partial(_delete_some, scope, wanted, after))
+            try:
+                some = await self.database.transact(partial(_delete_some, scope, wanted, after, pace.documents))
+            except TurnOver:
+                pace.slow_down()
+                continue
+            pace.speed_up()
             deleted += some.deleted
             if some.last is None:
                 return deleted
@@ -166,15 +176,22 @@ class _Deletion(NamedTuple):
     """Where to go on; None once nothing is left."""
 
 
-async def _delete_some(scope: Scope, wanted: Filter, after: Position | None, transaction: Transaction) -> _Deletion:
+async def _delete_some(
+    scope: Scope, wanted: Filter, after: Position | None, documents_max: int, transaction: Transaction
+) -> _Deletion:
+    """Looks at some documents, and deletes those that are meant. The account is locked for no longer than that."""
     documents = transaction.documents
     await documents.lock_account(scope.account_id)
     indexes = await transaction.indexes.of(scope.account_id, scope.collection)
     index = plan(wanted, _ORDER, indexes, scope.now_us).index
-    found = await transaction.queries.find(scope, wanted, _ORDER, index, Slice(after, DELETIONS_AT_ONCE))
+    queries = transaction.queries
+    rest = Stretch(_ORDER, after, None, is_smallest=documents_max == 1)
+    look = Look(scope, wanted, _ORDER, Slice(None, DELETIONS_AT_ONCE))
+    until = await queries.end_of_stretch(look, index, rest, documents_max)
+    found = await queries.find(look, index, rest._replace(until=until))
     keys = [str(one.position[0]) for one in found]
     deleted = await documents.delete(scope.account_id, scope.collection, keys)
-    return _Deletion(deleted.documents, found[-1].position if len(found) == DELETIONS_AT_ONCE else None)
+    return _Deletion(deleted.documents, found[-1].position if len(found) == DELETIONS_AT_ONCE else until)
 
 
 async def _read_content(text: str) -> Content:

@@ -11,9 +11,10 @@ from services.shared.paging import PAGE_SIZE_DEFAULT, PageTokens
 from services.vault.domain.documents import Document
 from services.vault.domain.filters import parse_filter
 from services.vault.domain.indexing import plan
-from services.vault.domain.sorting import SortField, whole_order
+from services.vault.domain.sorting import Position, SortField, whole_order
 from services.vault.service.indexing import Indexing, Wish
-from services.vault.store import Collection, Found, Position, Scope, Slice, Store, Transaction, Usage
+from services.vault.service.scans import Findings, step_by_step
+from services.vault.store import Collection, Found, Look, Scope, Slice, Store, Transaction, TurnOver, Usage
 
 PAGE_BYTES_MAX: Final = 3 * 1024 * 1024
 """Of the documents on a page. With all that is said about each it stays below the 4 MiB that gRPC's clients take."""
@@ -70,22 +71,32 @@ class QueryService:
         token_scope = ("Query", query.account_id, query.collection, query.filter_text, sort)
         after = self.page_tokens.open(token_scope, query.page_token)
         limit = query.limit or PAGE_SIZE_DEFAULT
+        # One more than asked for tells whether there is a next page.
         scope = Scope(query.account_id, query.collection, self.clock.now_us())
+        look = Look(scope, wanted, order, Slice(after, limit + 1))
 
-        async def read(transaction: Transaction) -> DocumentPage:
-            # One more than asked for tells whether there is a next page.
-            indexes = await transaction.indexes.of(query.account_id, query.collection)
-            planned = plan(wanted, order, indexes, scope.now_us)
-            if planned.wish is not None:
-                self.indexing.wish(Wish(query.account_id, query.collection, planned.wish))
-            found = await transaction.queries.find(scope, wanted, order, planned.index, Slice(after, limit + 1))
-            page = _fitting(found[:limit])
+        async def read(transaction: Transaction, findings: Findings) -> DocumentPage:
+            page = _fitting(findings.found[:limit])
             documents = await transaction.documents.read(query.account_id, [one.document_id for one in page])
-            if len(page) == len(found):
-                return DocumentPage(documents, "")
-            return DocumentPage(documents, self.page_tokens.seal(token_scope, page[-1].position))
+            last = page[-1].position if len(page) < len(findings.found) else findings.horizon
+            return DocumentPage(documents, "" if last is None else self.page_tokens.seal(token_scope, last))
 
-        return await self.database.transact(read, snapshot=True)
+        async def find_and_read(transaction: Transaction) -> DocumentPage:
+            return await read(transaction, await self._find(transaction, look))
+
+        try:
+            return await self.database.transact(find_and_read, snapshot=True)
+        except TurnOver:
+            return await step_by_step(self.database, self.clock, look, read)
+
+    async def _find(self, transaction: Transaction, look: Look) -> Findings:
+        scope = look.scope
+        indexes = await transaction.indexes.of(scope.account_id, scope.collection)
+        planned = plan(look.wanted, look.order, indexes, scope.now_us)
+        if planned.wish is not None:
+            self.indexing.wish(Wish(scope.account_id, scope.collection, planned.wish))
+        found = await transaction.queries.find(look, planned.index)
+        return Findings(found, found[-1].position if len(found) == look.part.limit else None)
 
     async def list_collections(self, account_id: str, page_size: int, page_token: str) -> CollectionPage:
         """Reads a page of the collections that hold documents.

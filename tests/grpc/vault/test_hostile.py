@@ -154,10 +154,20 @@ async def test_filters_of_the_largest_size(alice: VaultClient) -> None:
     await alice.store("c", '{"n":7,"a":{"b":1}}', key="k")
     ors = json.dumps({"$or": [{f"p{number}.q.{number}": {"$nin": [number, str(number)]}} for number in range(256)]})
     values = json.dumps({"n": {"$in": list(range(10_000))}})
+    arrays = json.dumps({"n": {"$nin": [[number] for number in range(9_000)]}}, separators=(",", ":"))
+    objects = json.dumps({"a": {"$in": [{"b": number} for number in range(5_000)]}}, separators=(",", ":"))
     path = json.dumps({".".join("a" * 32_000): {"$exists": False}})
     deep = '{"$not":' * 15 + '{"n":7}' + "}" * 15
     long_text = json.dumps({"n": {"$ne": "x" * 65_000}})
-    for text, found in ((ors, ["k"]), (values, ["k"]), (path, ["k"]), (deep, []), (long_text, ["k"])):
+    for text, found in (
+        (ors, ["k"]),
+        (values, ["k"]),
+        (arrays, ["k"]),
+        (objects, ["k"]),
+        (path, ["k"]),
+        (deep, []),
+        (long_text, ["k"]),
+    ):
         assert len(text) < 65_536
         assert await alice.keys("c", text) == found
         assert await alice.keys("c", text, [f"s{number}" for number in range(8)]) == found

@@ -18,6 +18,7 @@ from services.shared.settings import StartupError
 from services.vault.adapters.migrations.steps import MIGRATIONS
 from services.vault.adapters.sql.database import open_database
 from services.vault.adapters.sql.tables import METADATA
+from services.vault.adapters.sql.time_limit import Watch
 from tests.support.clock import ManualClock
 from tests.support.database import connection_to
 from tests.support.vault import ALICE
@@ -72,7 +73,7 @@ async def test_billings_database_is_not_taken_for_the_vaults(empty: str) -> None
 
 
 async def test_a_query_that_finds_no_end_is_ended(vault_address: str) -> None:
-    database = await open_database(vault_address, 0.001)
+    database = await open_database(vault_address, Watch(0.001))
     books = VaultBooks(database, ManualClock())
     long = '{"a":[' + ",".join(str(number) for number in range(2_000)) + "]}"
     for number in range(200):

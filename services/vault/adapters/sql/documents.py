@@ -8,6 +8,7 @@ from typing import Final
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.vault.adapters.sql.changes import ChangeLog
 from services.vault.adapters.sql.dialect import upsert
 from services.vault.adapters.sql.expressions import Bool, Expressions
 from services.vault.adapters.sql.indexes import SqlIndexes
@@ -24,8 +25,9 @@ _SEEN: Final = (_D.collection, _D.key, _D.text, _D.version, _D.create_us, _D.upd
 class SqlDocuments:
     """Documents of one account, whichever a method names."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: AsyncConnection, changes: ChangeLog) -> None:
         self._connection = connection
+        self._changes = changes
         self._indexes = SqlIndexes(connection)
         self._expressions = Expressions(connection.dialect.name)
 
@@ -73,6 +75,7 @@ class SqlDocuments:
         else:
             document_id = kept.document_id
             await self._connection.execute(update(DOCUMENTS).where(*_at(place)).values(**values))
+        self._changes.note(place.account_id, place.collection, [document_id])
         growth = stored.size_bytes - (0 if kept is None else kept.size_bytes)
         await self._count(place.account_id, place.collection, int(kept is None), growth, stored.update_us)
         await self._indexes.enter(place.account_id, place.collection, document_id)
@@ -97,8 +100,9 @@ class SqlDocuments:
         if not keys:
             return Usage(0, 0)
         statement = delete(DOCUMENTS).where(_D.account_id == account_id, _D.collection == collection, _D.key.in_(keys))
-        rows = (await self._connection.execute(statement.returning(_D.size_bytes))).scalars().all()
-        deleted = Usage(len(rows), sum(rows))
+        rows = (await self._connection.execute(statement.returning(_D.document_id, _D.size_bytes))).all()
+        self._changes.note(account_id, collection, [document_id for document_id, _ in rows])
+        deleted = Usage(len(rows), sum(size_bytes for _, size_bytes in rows))
         if deleted.documents:
             await self._count(account_id, collection, -deleted.documents, -deleted.size_bytes, 0)
         return deleted

@@ -14,6 +14,7 @@ from sqlalchemy import (
     String,
     UnaryExpression,
     and_,
+    any_,
     bindparam,
     case,
     cast,
@@ -31,8 +32,7 @@ from sqlalchemy.sql.operators import custom_op
 from services.vault.adapters.sql.tables import DOCUMENTS, JsonbText
 from services.vault.domain.codes import CONTAINER, next_kind
 from services.vault.domain.filters import All, AnyOf, Condition, Filter, Not, Operator
-from services.vault.domain.sorting import SORT_CHARACTERS_MAX, SortField, SortKind
-from services.vault.store import Position
+from services.vault.domain.sorting import SORT_CHARACTERS_MAX, Position, SortField, SortKind
 
 Bool = ColumnElement[bool]
 
@@ -90,21 +90,24 @@ class Expressions:
         if condition.operator is Operator.EXISTS:
             return code > ""
         if condition.operator in (Operator.EQ, Operator.IN):
-            scalars = [one for one in condition.codes if one < CONTAINER]
-            containers = [one for one in condition.codes if one >= CONTAINER]
-            parts: list[Bool] = [code == scalars[0]] if len(scalars) == 1 else [code.in_(scalars)] if scalars else []
-            return or_(false(), *parts, *(self._is_container(condition.path, one) for one in containers))
+            return self._is_one_of(condition.path, condition.codes)
         (operand,) = condition.codes
         return and_(*range_of(code, condition.operator, operand))
 
-    def _is_container(self, path: Sequence[str], operand: str) -> Bool:
+    def _is_one_of(self, path: Sequence[str], operands: Sequence[str]) -> Bool:
+        """One expression for all operands: databases bound how deep an expression nests."""
         code = self.code(path)
         if not self._is_postgresql:
-            # Both were written by the same hand, names in order and without spaces.
-            return code == operand
-        inner = type_coerce(DOCUMENTS.c.body.op("#>")(_names(path)), JsonbText())
-        found = inner == cast(bindparam(None, operand, type_=String), JsonbText())
-        return and_(code >= CONTAINER, func.coalesce(found, false()))
+            # Objects and arrays were written by the same hand, names in order and without spaces.
+            return code.in_(operands)
+        scalars = [one for one in operands if one < CONTAINER]
+        containers = [one for one in operands if one >= CONTAINER]
+        parts: list[Bool] = [code.in_(scalars)] if scalars else []
+        if containers:
+            inner = type_coerce(DOCUMENTS.c.body.op("#>")(_names(path)), JsonbText())
+            held = cast(bindparam(None, containers, type_=ARRAY(String)), ARRAY(JsonbText()))
+            parts.append(and_(code >= CONTAINER, func.coalesce(inner == any_(held), false())))
+        return or_(false(), *parts)
 
     def order_value(self, field: SortField) -> ColumnElement[Any]:
         """What a field of an order compares."""

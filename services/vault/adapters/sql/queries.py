@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, or_, select
+from sqlalchemy import ColumnElement, Select, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.vault.adapters.sql.expressions import Bool, Expressions, after
@@ -14,8 +14,8 @@ from services.vault.adapters.sql.time_limit import Watch
 from services.vault.domain.codes import next_kind
 from services.vault.domain.filters import Condition, Filter, Operator
 from services.vault.domain.indexing import SortIndex, demanded, sort_code
-from services.vault.domain.sorting import SortField, SortKind
-from services.vault.store import Found, Scope, Slice
+from services.vault.domain.sorting import Position, SortField, SortKind
+from services.vault.store import Found, Look, Scope, Stretch
 
 _D: Final = DOCUMENTS.c
 _E: Final = SORT_ENTRIES.c
@@ -29,35 +29,61 @@ class SqlQueries:
         self._watch = watch
         self._expressions = Expressions(connection.dialect.name)
 
-    async def find(
-        self,
-        scope: Scope,
-        wanted: Filter,
-        order: Sequence[SortField],
-        index: SortIndex | None,
-        part: Slice,
-    ) -> Sequence[Found]:
+    async def find(self, look: Look, index: SortIndex | None, stretch: Stretch | None = None) -> Sequence[Found]:
         """Documents that the filter lets through, in order, by an index where there is one."""
-        values = [self._order_value(field, index) for field in order]
-        query = select(_D.document_id, _D.size_bytes, *values)
-        query = query.where(
-            *self._in_collection(scope, index),
-            is_live(scope.now_us),
-            self._expressions.matches(wanted),
-        )
+        query = self._select(look, index, is_looked_up=index is not None)
         if index is not None:
-            query = _by_index(query, index, wanted)
-        if part.after is not None:
-            query = query.where(after(values, order, part.after))
-        query = query.order_by(*(v.desc() if f.descending else v.asc() for f, v in zip(order, values, strict=True)))
-        async with self._watch.limit(self._connection):
-            rows = await self._connection.execute(query.limit(part.limit))
-        return [Found(row[0], row[1], tuple(row[2:])) for row in rows]
+            query = query.select_from(SORT_ENTRIES.join(DOCUMENTS, _E.document_id == _D.document_id))
+            query = query.where(*_in_index(index, look.wanted))
+        if stretch is not None:
+            query = query.where(*self._within(stretch, index))
+        async with self._watch.limit(self._connection, has_turns=stretch is None or not stretch.is_smallest):
+            return await self._found(query)
 
-    def _in_collection(self, scope: Scope, index: SortIndex | None) -> tuple[Bool, ...]:
+    async def find_among(self, look: Look, document_ids: Sequence[int]) -> Sequence[Found]:
+        """Those of some documents that the filter lets through, looked up by their ids."""
+        query = self._select(look, None, is_looked_up=True)
+        return await self._found(query.where(_D.document_id.in_(document_ids)))
+
+    async def end_of_stretch(
+        self, look: Look, index: SortIndex | None, stretch: Stretch, documents: int
+    ) -> Position | None:
+        """Where a stretch ends, by an index alone: no document is read."""
+        values = [self._order_value(field, index) for field in stretch.walk]
+        among = self._in_collection(look.scope) if index is None else _in_index(index, look.wanted)
+        query = select(*values).where(*among, *self._within(stretch, index))
+        query = query.order_by(*_sorted(values, stretch.walk)).offset(documents - 1).limit(1)
+        row = (await self._connection.execute(query)).one_or_none()
+        return None if row is None else tuple(row)
+
+    def _select(self, look: Look, index: SortIndex | None, *, is_looked_up: bool) -> Select[Any]:
+        values = [self._order_value(field, index) for field in look.order]
+        query = select(_D.document_id, _D.size_bytes, *values).where(
+            *self._in_collection(look.scope, is_looked_up=is_looked_up),
+            is_live(look.scope.now_us),
+            self._expressions.matches(look.wanted),
+        )
+        if look.part.after is not None:
+            query = query.where(after(values, look.order, look.part.after))
+        return query.order_by(*_sorted(values, look.order)).limit(look.part.limit)
+
+    async def _found(self, query: Select[Any]) -> Sequence[Found]:
+        return [Found(row[0], row[1], tuple(row[2:])) for row in await self._connection.execute(query)]
+
+    def _within(self, stretch: Stretch, index: SortIndex | None) -> list[Bool]:
+        place = tuple_(*(self._order_value(field, index) for field in stretch.walk))
+        descending = stretch.walk[0].descending
+        bounds: list[Bool] = []
+        if stretch.after is not None:
+            bounds.append(place < stretch.after if descending else place > stretch.after)
+        if stretch.until is not None:
+            bounds.append(place >= stretch.until if descending else place <= stretch.until)
+        return bounds
+
+    def _in_collection(self, scope: Scope, *, is_looked_up: bool = False) -> tuple[Bool, ...]:
         account_id: ColumnElement[str] = _D.account_id
         collection: ColumnElement[str] = _D.collection
-        if index is not None:
+        if is_looked_up:
             account_id, collection = (self._expressions.unindexed(one) for one in (account_id, collection))
         return (account_id == scope.account_id, collection == scope.collection)
 
@@ -74,10 +100,14 @@ def is_live(now_us: int) -> Bool:
     return or_(_D.expire_us == 0, _D.expire_us > now_us)
 
 
-def _by_index(query: Select[Any], index: SortIndex, wanted: Filter) -> Select[Any]:
+def _sorted(values: Sequence[ColumnElement[Any]], order: Sequence[SortField]) -> list[ColumnElement[Any]]:
+    return [value.desc() if field.descending else value.asc() for field, value in zip(order, values, strict=True)]
+
+
+def _in_index(index: SortIndex, wanted: Filter) -> list[Bool]:
+    """Where in an index the documents are."""
     bounds = [bound for one in demanded(wanted) if one.path == index.path for bound in _bounds(one)]
-    joined = query.select_from(SORT_ENTRIES.join(DOCUMENTS, _E.document_id == _D.document_id))
-    return joined.where(_E.index_id == index.index_id, *bounds)
+    return [_E.index_id == index.index_id, *bounds]
 
 
 def _bounds(condition: Condition) -> list[Bool]:

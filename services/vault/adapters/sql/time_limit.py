@@ -1,4 +1,8 @@
-"""How long a query may look through documents: one that finds no end must not keep the database from others."""
+"""How long a statement may look through documents: one that finds no end must not keep the database from others.
+
+On PostgreSQL others go on meanwhile, and the statement ends after the time that a query may take. SQLite has one
+connection, for which all others wait: there it ends after a turn, and the use case goes on in smaller pieces.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,11 @@ from typing import Any, Final
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from services.shared.errors import FlowStackError, Reason
+from services.vault.domain.looking import QUERY_SECONDS_MAX, took_too_long
+from services.vault.store import TurnOver
 
-QUERY_SECONDS_MAX: Final = 20.0
-"""Less than the 30 s that a call without a deadline gets, so that the caller is told what was the matter."""
+TURN_SECONDS: Final = 0.1
+"""How long others wait for one statement on SQLite."""
 
 _STEPS: Final = 500
 """Of SQLite's machine between two looks at the clock. Reading a large document is one, and takes milliseconds."""
@@ -24,8 +29,9 @@ _CANCELED: Final = "57014"
 class Watch:
     """Ends statements that take too long."""
 
-    def __init__(self, seconds_max: float) -> None:
+    def __init__(self, seconds_max: float = QUERY_SECONDS_MAX, turn_s: float = TURN_SECONDS) -> None:
         self._seconds_max = seconds_max
+        self._turn_s = turn_s
         # SQLite has one connection, so that one statement runs at a time.
         self._deadline_s: float | None = None
 
@@ -38,31 +44,29 @@ class Watch:
             await driver.set_progress_handler(self._is_over, _STEPS)
 
     def _is_over(self) -> bool:
-        return self._deadline_s is not None and time.monotonic() > self._deadline_s
+        return self._deadline_s is not None and time.monotonic() >= self._deadline_s
 
     @asynccontextmanager
-    async def limit(self, connection: AsyncConnection) -> AsyncIterator[None]:
+    async def limit(self, connection: AsyncConnection, *, has_turns: bool) -> AsyncIterator[None]:
         """Limits the statement within the block.
 
+        Args:
+            connection: what it runs on.
+            has_turns: whether it can be done in smaller pieces.
+
         Raises:
-            FlowStackError: CALL_TIME_LIMIT.
+            TurnOver: its turn has passed, on SQLite.
+            FlowStackError: CALL_TIME_LIMIT, the time of a whole query has.
         """
+        has_turns &= connection.dialect.name == "sqlite"
         if connection.dialect.name == "postgresql":
             await connection.exec_driver_sql(f"SET LOCAL statement_timeout = {round(self._seconds_max * 1000)}")
-        self._deadline_s = time.monotonic() + self._seconds_max
+        self._deadline_s = time.monotonic() + (self._turn_s if has_turns else self._seconds_max)
         try:
             yield
         except OperationalError as error:
             if getattr(error.orig, "sqlstate", None) == _CANCELED or str(error.orig) == "interrupted":
-                raise _took_too_long(self._seconds_max) from error
+                raise (TurnOver() if has_turns else took_too_long(self._seconds_max)) from error
             raise
         finally:
             self._deadline_s = None
-
-
-def _took_too_long(seconds: float) -> FlowStackError:
-    return FlowStackError(
-        Reason.CALL_TIME_LIMIT,
-        f"The query looked through documents for {seconds:g} s without coming to an end. Sort by one field, or demand "
-        "one value of a field: an index of it is being made, so that the same call is quick in a while.",
-    )

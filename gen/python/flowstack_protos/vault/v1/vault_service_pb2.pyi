@@ -297,8 +297,8 @@ class QueryRequest(_message.Message):
     $eq, $in and the filter do not, so also where nothing is there.
     """
     limit: _builtins.int
-    """At most this many on a page, 0 to 1,000; 0 means 50. Fewer may come although there are more, because a page
-    is at most 3 MiB.
+    """At most this many on a page, 0 to 1,000; 0 means 50. Fewer may come although there are more, even none, because a
+    page is at most 3 MiB, or because documents came and went while it was looked for.
     """
     page_token: _builtins.str
     """The next_page_token of the previous answer, with every other field but limit unchanged; empty for the first

@@ -121,7 +121,7 @@ class VaultServiceServicer:
         """Reads the documents of a collection that a filter lets through, sorted, in pages. An unknown collection is
         empty. Customer for its own account, admin.
 
-        Pages show each document at most once; one that changes its place meanwhile may be missed.
+        A page is of one moment. Pages show each document at most once; one that changes its place meanwhile may be missed.
 
         Where a collection holds 1,000 documents or more, an index is made of what is sorted by first, or of a path at
         which one value is demanded, from the first such query on. It is in use once it is complete, seconds or minutes
@@ -138,8 +138,8 @@ class VaultServiceServicer:
 
         An empty filter is refused: a whole collection is deleted by saying so. Many documents go 500 at a time: where
         the call fails midway some are gone, and a repeat goes on.
-        Errors: ABORTED / VERSION_MISMATCH, also where there is no document; DEADLINE_EXCEEDED / CALL_TIME_LIMIT as for
-        Query.
+        Errors: ABORTED / VERSION_MISMATCH, also where there is no document; DEADLINE_EXCEEDED / CALL_TIME_LIMIT when the
+        call has no deadline of its own and takes over 30 s.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
