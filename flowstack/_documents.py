@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -67,11 +68,11 @@ def store(
     if_version: int | None,
 ) -> Steps[StoredKey]:
     """Stores a document."""
-    request = pb.StoreRequest(
-        collection=collection, document_json=document_json(document), key=key, if_version=if_version
-    )
-    if ttl is not None:
-        request.ttl.FromTimedelta(ttl if isinstance(ttl, timedelta) else timedelta(seconds=ttl))
+    text = document_json(document)
+    with _sendable():
+        request = pb.StoreRequest(collection=collection, document_json=text, key=key, if_version=if_version)
+        if ttl is not None:
+            request.ttl.FromTimedelta(ttl if isinstance(ttl, timedelta) else timedelta(seconds=ttl))
     # Without a key a repeat would make another document; with if_version it would be refused for the first one's sake.
     safe = key is not None and if_version is None
     response: pb.StoreResponse = yield Call(VaultService.Store, request, safe)
@@ -104,10 +105,10 @@ def document_json(document: Mapping[str, Any]) -> str:
 
 def retrieve(collection: str, key: str) -> Steps[Document | None]:
     """Reads a document; None where there is none."""
+    with _sendable():
+        request = pb.RetrieveRequest(collection=collection, key=key)
     try:
-        response: pb.RetrieveResponse = yield Call(
-            VaultService.Retrieve, pb.RetrieveRequest(collection=collection, key=key)
-        )
+        response: pb.RetrieveResponse = yield Call(VaultService.Retrieve, request)
     except NotFoundError as error:
         if error.reason == "DOCUMENT_NOT_FOUND":
             return None
@@ -121,7 +122,9 @@ def query(
     """Reads documents, page by page until `limit`."""
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
         raise InvalidRequestError("limit has to be 1 or more, or None for all documents.")
-    request = pb.QueryRequest(collection=collection, filter_json=_filter_json(where), sort=_sort(sort))
+    filter_json, sorts = _filter_json(where), _sort(sort)
+    with _sendable():
+        request = pb.QueryRequest(collection=collection, filter_json=filter_json, sort=sorts)
     found: list[Document] = []
     while True:
         request.limit = PAGE_MAX if limit is None else min(PAGE_MAX, limit - len(found))
@@ -142,12 +145,13 @@ def delete(
     """Deletes documents."""
     if [key is not None, where is not None, all_documents].count(True) != 1:
         raise InvalidRequestError("Say what to delete: key=, filter=, or all=True for the whole collection.")
-    request = pb.DeleteRequest(collection=collection, if_version=if_version)
-    if key is not None:
-        request.key = key
-    elif where is not None:
-        request.filter_json = _filter_json(where) or "{}"
-    else:
+    with _sendable():
+        request = pb.DeleteRequest(collection=collection, if_version=if_version)
+        if key is not None:
+            request.key = key
+    if where is not None:
+        request.filter_json = _filter_json(where)
+    if all_documents:
         request.all_documents = True
     response: pb.DeleteResponse = yield Call(VaultService.Delete, request, if_version is None)
     return response.deleted_count
@@ -168,6 +172,18 @@ def collections() -> Steps[list[CollectionInfo]]:
             return found
 
 
+@contextmanager
+def _sendable() -> Iterator[None]:
+    """Says in our words what a message refuses to take, or a timedelta to be."""
+    try:
+        yield
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidRequestError(
+            "collection and key have to be text, without half of a surrogate pair, ttl a timedelta or seconds, "
+            "if_version an int."
+        ) from None
+
+
 def _document(document: pb.Document) -> Document:
     found = Document(json.loads(document.document_json))
     found.collection, found.key, found.version = document.collection, document.key, document.version
@@ -177,7 +193,7 @@ def _document(document: pb.Document) -> Document:
 
 
 def _filter_json(where: Mapping[str, Any] | None) -> str:
-    if not where:
+    if where is None:
         return ""
     if not isinstance(where, Mapping):
         raise InvalidRequestError("filter has to be a dict, such as {'status': 'open'} or {'age': {'$gte': 18}}.")

@@ -29,14 +29,26 @@ def encode(value: Any) -> str:
     Raises:
         NotJsonError: anything else, NaN, infinity, or a value within itself.
     """
+    decimals = 0
+
+    def plain(one: Any) -> Any:
+        nonlocal decimals
+        decimals += isinstance(one, Decimal)
+        return _plain(one)
+
     try:
-        text = json.dumps(value, default=_plain, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        text = json.dumps(value, default=plain, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        text.encode()
     except NotJsonError:
         raise
     except (TypeError, ValueError, RecursionError) as error:
         raise NotJsonError(_why(error)) from None
-    # json writes floats only; a Decimal goes through as marked text, which documents cannot hold: NUL is refused there.
-    return _MARKED.sub(r"\1", text) if "\\u0000decimal:" in text else text
+    if "\\u0000decimal:" not in text:
+        return text
+    # json writes floats only; a Decimal goes through as marked text. No other text may pass for one.
+    if len(_MARKED.findall(text)) != decimals:
+        raise NotJsonError("its text holds the character U+0000")
+    return _MARKED.sub(r"\1", text)
 
 
 def _why(error: Exception) -> str:
@@ -44,6 +56,10 @@ def _why(error: Exception) -> str:
         return "it holds itself, or is nested too deep"
     if isinstance(error, TypeError):
         return "its keys have to be text, numbers, booleans or None"
+    if isinstance(error, UnicodeEncodeError):
+        return "its text holds half of a surrogate pair"
+    if "digits" in str(error):
+        return "an integer in it has more digits than Python writes"
     return "NaN and infinity are no JSON numbers"
 
 
