@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
+import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
@@ -103,3 +105,60 @@ async def test_a_store_replaces_the_ttl(alice: VaultClient, clock: ManualClock) 
     assert not (await alice.store("c", "{}", key="k")).HasField("expire_time")
     clock.advance(11)
     assert (await alice.retrieve("c", "k")).document.version == 2
+
+
+@pytest.mark.parametrize(
+    "ttl",
+    [
+        Duration(),
+        Duration(seconds=-1),
+        Duration(nanos=-1),
+        Duration(seconds=315_576_000, nanos=1),
+        Duration(seconds=2**62),
+    ],
+    ids=["0", "negative", "a little negative", "over 10 years", "huge"],
+)
+async def test_a_ttl_that_cannot_be_is_refused(alice: VaultClient, ttl: Duration) -> None:
+    code, error = await failure_of(alice.store("c", "{}", key="k", ttl=ttl))
+    assert (code.name, [one.field for one in error.violations]) == ("INVALID_ARGUMENT", ["ttl"])
+    assert await reason_of(alice.retrieve("c", "k")) == "DOCUMENT_NOT_FOUND"
+
+
+async def test_what_expires_between_pages_is_not_on_the_next(alice: VaultClient, clock: ManualClock) -> None:
+    for number in range(6):
+        await alice.store("c", f'{{"n":{number}}}', key=f"k{number}", ttl=Duration(seconds=10 + number % 2))
+    first = await alice.query("c", sort=["-n"], limit=2)
+    clock.advance(10)
+    rest = await alice.query("c", sort=["-n"], limit=2, page_token=first.next_page_token)
+    assert [one.key for one in first.documents] == ["k5", "k4"]
+    assert [one.key for one in rest.documents] == ["k3", "k1"]
+    assert not rest.next_page_token
+
+
+async def test_writers_that_compare_and_set_lose_nothing(alice: VaultClient) -> None:
+    await alice.store("c", '{"n":0}', key="k")
+
+    async def add_one() -> None:
+        while True:
+            document = (await alice.retrieve("c", "k")).document
+            text = json.dumps({"n": json.loads(document.document_json)["n"] + 1})
+            try:
+                await alice.store("c", text, key="k", if_version=document.version)
+            except grpc.aio.AioRpcError as error:
+                assert error.code() is grpc.StatusCode.ABORTED
+            else:
+                return
+
+    await asyncio.gather(*(add_one() for _ in range(12)))
+    document = (await alice.retrieve("c", "k")).document
+    assert (json.loads(document.document_json), document.version) == ({"n": 12}, 13)
+
+
+async def test_names_and_texts_are_not_normalised(alice: VaultClient) -> None:
+    composed, decomposed = "\u00e9", "e\u0301"
+    for key in (composed, decomposed):
+        await alice.store("c", json.dumps({key: key}, ensure_ascii=False), key=key)
+    for key in (composed, decomposed):
+        assert await alice.keys("c", json.dumps({key: {"$exists": True}})) == [key]
+        assert await alice.keys("c", json.dumps({key: key})) == [key]
+    assert await alice.keys("c", sort=["-_key"]) == [composed, decomposed]
