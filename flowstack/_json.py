@@ -31,8 +31,12 @@ def encode(value: Any) -> str:
     """
     try:
         text = json.dumps(value, default=_plain, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        if not text.isascii():
+            text.encode()
     except NotJsonError:
         raise
+    except UnicodeEncodeError:
+        raise NotJsonError("half a surrogate pair is no text") from None
     except (TypeError, ValueError, RecursionError) as error:
         raise NotJsonError(_why(error)) from None
     # json writes floats only; a Decimal goes through as marked text, which documents cannot hold: NUL is refused there.
