@@ -14,9 +14,10 @@ from flowstack_protos.router.v1 import router_service_pb2 as pb
 from flowstack import _account, _current, _routes, _runner
 from flowstack._alerts import Alerts, Budget
 from flowstack._base import BaseAgent
-from flowstack._chat import ChatOptions, Conversation, Message, tool_results
+from flowstack._chat import ChatOptions, Message
 from flowstack._client import Client, backoff_s
 from flowstack._connection import Connection
+from flowstack._conversation import Conversation, tool_results
 from flowstack._core import Plan
 from flowstack._errors import FlowStackError
 from flowstack._methods import RouterService, UsageService

@@ -9,6 +9,7 @@ from typing import Any, Unpack, overload
 from flowstack._chat import ChatOptions
 from flowstack._connection import Connection
 from flowstack._core import Core, F
+from flowstack._secret import Secret
 
 
 class BaseAgent(ABC):
@@ -26,7 +27,9 @@ class BaseAgent(ABC):
         record_providers: bool = True,
         **options: Unpack[ChatOptions],
     ) -> None:
-        self._core = Core(name, api_key, provider, model, byok, options, endpoint, record_providers)
+        # From here on no frame has a key among its variables that an error reporter could send.
+        api_key, byok = Secret(api_key), Secret(byok)  # type: ignore[assignment]
+        self._core = Core(name, api_key, provider, model, byok, options, endpoint, record_providers)  # type: ignore[arg-type]
         self._connect(self._core.connection)
 
     @abstractmethod
@@ -72,11 +75,14 @@ class BaseAgent(ABC):
         Raises:
             ConfigurationError: byok that does not fit the provider.
         """
-        self._core.set_provider(provider, byok)
+        byok = Secret(byok)  # type: ignore[assignment]  # as above
+        self._core.set_provider(provider, byok)  # type: ignore[arg-type]
 
     def set_model(self, model: str) -> None:
         """Chooses the model of later chats."""
         self._core.set_model(model)
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_core"):  # its construction failed
+            return f"<{type(self).__name__} that was not made>"
         return f"{type(self).__name__}({self.name!r}, provider={self.provider!r}, model={self.model!r})"

@@ -1,4 +1,4 @@
-"""What a chat sends, and what its events add up to. Pure: sync and async agents share it."""
+"""What a chat may ask, and the request that asks it. Pure: sync and async agents share it."""
 
 from __future__ import annotations
 
@@ -6,26 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, TypedDict
 
 from flowstack_protos.router.v1 import router_service_pb2 as pb
-from flowstack_protos.type.v1 import type_pb2
 
-from flowstack._client import RETRIES_MAX, may_retry
-from flowstack._errors import DuplicateRequestError, FlowStackError, InternalError, InvalidRequestError
+from flowstack._connection import MESSAGE_BYTES_MAX, SESSION_SECONDS
+from flowstack._errors import InvalidRequestError
 from flowstack._json import NotJsonError, encode
-from flowstack._routes import SIMULATOR, Route, credentials_kind
-from flowstack._tools import ToolDefinition, ToolOutcome
-from flowstack._values import (
-    AttemptFailed,
-    Event,
-    ReasoningDelta,
-    Reply,
-    SessionFinished,
-    SessionInfo,
-    SessionStarted,
-    TextDelta,
-    ToolCalled,
-    reply_from,
-    word,
-)
+from flowstack._requests import build
+from flowstack._routes import Route
+from flowstack._tools import ToolDefinition
 
 Message = str | Sequence[Mapping[str, str]]
 """What to say: a text, or a whole conversation as [{"role": "user", "content": …}, …], because calls keep no memory."""
@@ -62,6 +49,15 @@ _CHOICES: Final = {
     "none": pb.TOOL_CHOICE_MODE_NONE,
     "required": pb.TOOL_CHOICE_MODE_REQUIRED,
 }
+_EFFORTS: Final = {
+    "minimal": pb.REASONING_EFFORT_MINIMAL,
+    "low": pb.REASONING_EFFORT_LOW,
+    "medium": pb.REASONING_EFFORT_MEDIUM,
+    "high": pb.REASONING_EFFORT_HIGH,
+}
+TIMEOUT_SECONDS_MAX: Final = 86_400
+ENVELOPE_BYTES: Final = 64
+"""What a Chat's first message has around the request, at most."""
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -84,184 +80,86 @@ def complete_request(
         InvalidRequestError: a message or an option that no request can hold.
     """
     messages = [_message("system", options["system"])] if options.get("system") else []
-    if isinstance(message, str):
-        messages.append(_message("user", message))
-    else:
-        messages.extend(_message(one.get("role", ""), one.get("content", "")) for one in message)
+    messages += _messages(message)
     plain: dict[str, Any] = {name: value for name, value in options.items() if name in _PLAIN and value is not None}
+    effort = str(options.get("reasoning_effort") or "").lower()
+    if effort and effort not in _EFFORTS:
+        raise InvalidRequestError(f"reasoning_effort has to be one of {', '.join(_EFFORTS)}.")
     try:
-        request = pb.CompleteRequest(
-            request_id=options.get("request_id", ""),
-            provider=route.provider,
-            model=route.model,
-            messages=messages,
-            tools=[pb.Tool(name=t.name, description=t.description, input_schema_json=t.schema_json) for t in tools],
-            byok=[] if route.byok is None else [route.byok],
-            fallbacks=[pb.Fallback(provider=provider, model=model) for provider, model in options.get("fallbacks", ())],
-            **plain,
-        )
-        if options.get("response_schema"):
-            request.response_schema_json = encode(options["response_schema"])
-        if options.get("reasoning_effort"):
-            request.reasoning_effort = pb.ReasoningEffort.Value(
-                f"REASONING_EFFORT_{options['reasoning_effort'].upper()}"
-            )
-    except (NotJsonError, TypeError, ValueError) as error:
-        raise InvalidRequestError(f"An option of the chat is wrong: {error}.") from None
+        schema = encode(options["response_schema"]) if options.get("response_schema") else None
+    except NotJsonError as error:
+        raise InvalidRequestError(f"response_schema cannot be sent: {error}.") from None
+    request = build(
+        pb.CompleteRequest,
+        request_id=options.get("request_id", ""),
+        provider=route.provider,
+        model=route.model,
+        messages=messages,
+        tools=[pb.Tool(name=t.name, description=t.description, input_schema_json=t.schema_json) for t in tools],
+        fallbacks=_fallbacks(options.get("fallbacks") or ()),
+        response_schema_json=schema,
+        reasoning_effort=_EFFORTS[effort] if effort else None,
+        **plain,
+    )
     choice = options.get("tool_choice")
     if choice and request.tools:
-        request.tool_choice.mode = _CHOICES.get(choice, pb.TOOL_CHOICE_MODE_TOOL)
-        request.tool_choice.tool_name = "" if choice in _CHOICES else choice
+        mode = _CHOICES.get(choice) if isinstance(choice, str) else None
+        name = None if mode else choice
+        request.tool_choice.CopyFrom(build(pb.ToolChoice, mode=mode or pb.TOOL_CHOICE_MODE_TOOL, tool_name=name))
+    if route.byok is not None:
+        request.byok.append(route.byok)  # last, so that no error above has it among its variables
+    size = request.ByteSize()
+    if size > MESSAGE_BYTES_MAX - ENVELOPE_BYTES:
+        del request.byok[:]
+        raise InvalidRequestError(
+            f"The chat has {size:,} bytes; {MESSAGE_BYTES_MAX:,} are allowed. Shorten its messages, or part them."
+        )
     return request
 
 
-def _message(role: str, content: Any) -> pb.Message:
-    roles = {
-        "system": pb.MESSAGE_ROLE_SYSTEM,
-        "user": pb.MESSAGE_ROLE_USER,
-        "assistant": pb.MESSAGE_ROLE_ASSISTANT,
-    }
-    if role not in roles or not isinstance(content, str) or not content:
-        raise InvalidRequestError(
-            "A message has to be text, or a list of {'role': 'system', 'user' or 'assistant', 'content': text}, "
-            "and no text may be empty."
-        )
-    return pb.Message(role=roles[role], content=[pb.ContentPart(text=content)])
+def timeout_of(options: ChatOptions) -> float:
+    """How long a chat may take, in seconds.
 
-
-class Conversation:
-    """Adds up the events of one session, over all tries at it.
-
-    Attributes:
-        session_id: empty until the session is reserved.
-        heard: something has come of this try.
-        begun: output has come: from here on a repeat would not be the same to a reader, or to tools.
-        retries: how many tries there were before this one.
-        reply: the answer, once the session has ended.
+    Raises:
+        InvalidRequestError: no number over 0.
     """
-
-    def __init__(self, request: pb.CompleteRequest) -> None:
-        self.request_id = request.request_id
-        self.session_id = ""
-        self.heard = self.begun = False
-        self.retries = 0
-        self.reply: Reply | None = None
-        self._text: list[str] = []
-        self._calls: list[ToolCalled] = []
-        self._candidates = [
-            (request.provider, request.model),
-            *((one.provider, one.model) for one in request.fallbacks),
-        ]
-        self._own_keys = [credentials.WhichOneof("credentials") for credentials in request.byok]
-        self._attempts_failed = 0
-        self._in_doubt = False
-
-    def feed(self, event: pb.CompletionEvent) -> tuple[Event | None, list[ToolCalled]]:
-        """Takes one event: what a reader is shown, and the tools whose results are owed now."""
-        self.heard = True
-        kind = event.WhichOneof("event")
-        if kind == "text_delta":
-            self.begun = True
-            self._text.append(event.text_delta)
-            return TextDelta(event.text_delta), []
-        if kind == "reasoning_delta":
-            self.begun = True
-            return ReasoningDelta(event.reasoning_delta), []
-        if kind == "tool_call":
-            self.begun = True
-            call = ToolCalled(event.tool_call.id, event.tool_call.name, event.tool_call.arguments_json)
-            self._calls.append(call)
-            return call, []
-        if kind == "tool_results_wanted":
-            wanted = set(event.tool_results_wanted.tool_call_ids)
-            owed = [call for call in self._calls if call.id in wanted]
-            # The answer is what the model says last, after its tools.
-            self._calls, self._text = [], []
-            return None, owed
-        if kind == "session_started":
-            self.session_id = event.session_started.session_id
-            return SessionStarted(self.session_id, event.session_started.quota.sessions_remaining), []
-        if kind == "attempt_failed":
-            self._attempts_failed += 1
-            failed = event.attempt_failed
-            reason = word(type_pb2.AttemptFailure, failed.reason, "ATTEMPT_FAILURE_")
-            return AttemptFailed(failed.provider, failed.model, reason), []
-        if kind == "session_finished":
-            self.reply = reply_from("".join(self._text), self.session_id, self.request_id, event.session_finished)
-            return SessionFinished(self.reply), []
-        return None, []  # a newer router's event
-
-    def ended(self) -> Reply:
-        """The answer, after the stream ended OK.
-
-        Raises:
-            InternalError: it ended without its last message.
-        """
-        if self.reply is None:
-            raise InternalError(
-                "The stream ended without saying how the session ended. Usage says whether it was counted."
-            )
-        return self.reply
-
-    def failed(self, error: FlowStackError) -> None:
-        """Adds to an error of this try what is known at this end, where no service could say it.
-
-        After output a session whose client leaves or runs out of time is counted. Where the connection broke off, the
-        router may have seen its client leave, or may have died, and then nothing is counted: that is not known here.
-        """
-        details = error.details
-        if error.reason:
-            # On a repeat, the session that is there already is that of an earlier try.
-            if isinstance(error, DuplicateRequestError) and self.retries and _state(error) == "COMMITTED":
-                details["counted"] = "true"
-        elif self.begun and error.code in _OUR_DOING:
-            details["counted"] = "true"
-        elif self.heard or error.code in _OUR_DOING or details.get("connected"):
-            details["counted"] = "unknown"
-        if self.session_id:
-            details.setdefault("session_id", self.session_id)
-        if error.counted is False and self._in_doubt:
-            details["counted"] = "unknown"
-        self._in_doubt = error.counted is None
-
-    def may_retry(self, error: FlowStackError) -> bool:
-        """True where a repeat with the same request_id is safe, and the caller has seen nothing of this try.
-
-        On a repeat the first try's session may still be on its way to being released; then it is in the way.
-        """
-        if isinstance(error, DuplicateRequestError):
-            return _state(error) == "RESERVED" and 0 < self.retries < RETRIES_MAX
-        return may_retry(error, safe=not self.begun and not error.counted, retries=self.retries)
-
-    def again(self) -> None:
-        """Begins the next try."""
-        self.retries += 1
-        self.heard, self._attempts_failed = False, 0
-
-    def unfinished(self, session_id: str) -> SessionInfo:
-        """A counted session that ended before it could say who served it: the candidate whose turn it was."""
-        provider, model = self._candidates[min(self._attempts_failed, len(self._candidates) - 1)]
-        own_key = provider == SIMULATOR or credentials_kind(provider) in self._own_keys
-        mode = "byok" if own_key else "managed"
-        return SessionInfo(session_id, "committed", provider, model, mode, self.request_id)
+    given: Any = options.get("timeout_s")
+    if given is None:
+        return SESSION_SECONDS
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given <= TIMEOUT_SECONDS_MAX:
+        raise InvalidRequestError(f"timeout_s has to be a number of seconds, over 0 to {TIMEOUT_SECONDS_MAX:,}.")
+    return float(given)
 
 
-_OUR_DOING: Final = ("DEADLINE_EXCEEDED", "CANCELLED")
-"""What gRPC itself says where this end gave up."""
+def _fallbacks(pairs: Any) -> list[pb.Fallback]:
+    try:
+        return [build(pb.Fallback, provider=provider, model=model) for provider, model in pairs]
+    except (TypeError, ValueError):
+        raise InvalidRequestError(
+            "fallbacks has to be a list of (provider, model), such as [('openai', 'gpt-4o')]."
+        ) from None
 
 
-def _state(error: FlowStackError) -> str:
-    """The state of the session that an error speaks of, such as `RESERVED`."""
-    return str(error.details.get("session_state", "")).removeprefix("SESSION_STATE_")
+def _messages(message: Any) -> list[pb.Message]:
+    if isinstance(message, str):
+        return [_message("user", message)]
+    if isinstance(message, Sequence) and all(isinstance(one, Mapping) for one in message):
+        return [_message(one.get("role", ""), one.get("content", "")) for one in message]
+    raise InvalidRequestError(_WHAT_A_MESSAGE_IS)
 
 
-def tool_results(outcomes: Iterable[tuple[ToolCalled, ToolOutcome]]) -> pb.ChatRequest:
-    """The message that answers a round of tool calls."""
-    return pb.ChatRequest(
-        tool_results=pb.ToolResults(
-            results=[
-                pb.ToolResultPart(tool_call_id=call.id, content=outcome.content, is_error=outcome.is_error)
-                for call, outcome in outcomes
-            ]
-        )
-    )
+_WHAT_A_MESSAGE_IS: Final = (
+    "A message has to be text, or a list of {'role': 'system', 'user' or 'assistant', 'content': text}, "
+    "and no text may be empty."
+)
+_ROLES: Final = {
+    "system": pb.MESSAGE_ROLE_SYSTEM,
+    "user": pb.MESSAGE_ROLE_USER,
+    "assistant": pb.MESSAGE_ROLE_ASSISTANT,
+}
+
+
+def _message(role: Any, content: Any) -> pb.Message:
+    if not isinstance(role, str) or role not in _ROLES or not isinstance(content, str) or not content:
+        raise InvalidRequestError(_WHAT_A_MESSAGE_IS)
+    return pb.Message(role=_ROLES[role], content=[build(pb.ContentPart, text=content)])

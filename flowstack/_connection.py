@@ -15,6 +15,7 @@ import grpc
 
 from flowstack._endpoints import Endpoint, Endpoints, endpoints_from
 from flowstack._errors import ConfigurationError
+from flowstack._secret import Secret
 
 CONNECT_SECONDS: Final = 5.0
 SESSION_SECONDS: Final = 310.0
@@ -50,25 +51,28 @@ class Connection:
 
 
 def connection_from(
-    api_key: str | None, environment: Mapping[str, str], endpoint: str | Mapping[str, str] | None = None
+    api_key: Secret[str | None] | str | None,
+    environment: Mapping[str, str],
+    endpoint: str | Mapping[str, str] | None = None,
 ) -> Connection:
     """Checks a customer's key and the addresses.
 
     Raises:
         ConfigurationError: no key, one that cannot be a key, or a bad address.
     """
-    key = api_key or environment.get(KEY_SETTING, "")
+    api_key = api_key if isinstance(api_key, Secret) else Secret(api_key)
+    key: Secret[Any] = api_key or Secret(environment.get(KEY_SETTING, ""))
     if not key:
         raise ConfigurationError(
             f"There is no API key. Give api_key=, or set {KEY_SETTING}. The operator makes the first one with "
             "`flowstack admin accounts create --key`, and it makes others with `flowstack keys create`."
         )
-    if not isinstance(key, str) or not _KEY.fullmatch(key):
+    if not isinstance(key.reveal(), str) or not _KEY.fullmatch(key.reveal()):
         raise ConfigurationError(
             "The API key is malformed: it has to be `fs_` and the letters and digits behind it, copied whole, "
             "without spaces or quotes."
         )
-    return Connection(endpoints_from(environment, endpoint), (("authorization", f"Bearer {key}"),))
+    return Connection(endpoints_from(environment, endpoint), (("authorization", f"Bearer {key.reveal()}"),))
 
 
 class _Entry:

@@ -10,17 +10,20 @@ from dataclasses import replace
 from typing import Any, Final, TypeVar, overload
 
 from flowstack import _current
-from flowstack._chat import ChatOptions, Conversation, Message, check_options, complete_request
+from flowstack._chat import ChatOptions, Message, check_options, complete_request, timeout_of
 from flowstack._client import Client
-from flowstack._connection import SESSION_SECONDS, Connection, connection_from
-from flowstack._errors import ConfigurationError, ToolDefinitionError
+from flowstack._connection import Connection, connection_from
+from flowstack._conversation import Conversation
+from flowstack._errors import ConfigurationError, InvalidRequestError, ToolDefinitionError
 from flowstack._recorder import Recorder
 from flowstack._routes import DEFAULT_MODEL, Route, credentials
+from flowstack._secret import Secret, Unshown
 from flowstack._tools import TOOLS_MAX, ToolDefinition, define
 from flowstack._values import SessionInfo
 
 NAME_BYTES_MAX: Final = 256
 AGENT_LABEL: Final = "agent"
+CLOSED: Final = "The agent is closed. Make another one."
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -42,23 +45,32 @@ class Core:
     def __init__(  # noqa: PLR0917  # the agents pass on what they were given, in its order
         self,
         name: str,
-        api_key: str | None,
+        api_key: Secret[str | None],
         provider: str | None,
         model: str | None,
-        byok: Mapping[str, Any] | str | None,
+        byok: Secret[Any],
         options: ChatOptions,
         endpoint: str | Mapping[str, str] | None,
         record_providers: bool,
     ) -> None:
-        if not isinstance(name, str) or not name or len(name.encode()) > NAME_BYTES_MAX:
+        if not isinstance(name, str) or not name or len(name.encode(errors="replace")) > NAME_BYTES_MAX:
             raise ConfigurationError(f"An agent's name has to be text of 1 to {NAME_BYTES_MAX} bytes.")
         check_options(options)
+        if "request_id" in options:
+            raise ConfigurationError(
+                "request_id belongs to one chat: with an agent's, its second chat would be taken for a repeat of the "
+                "first. Give it to chat()."
+            )
+        for what, given in (("name", name), ("provider", provider or ""), ("model", model or "")):
+            if not isinstance(given, str) or not _is_text(given):
+                raise ConfigurationError(f"{what} has to be text, without half a surrogate pair; it is not.")
         self.name = name
-        self.connection: Connection = connection_from(api_key, os.environ, endpoint)
+        settings = Unshown((name, value) for name, value in os.environ.items() if name.startswith("FLOWSTACK_"))
+        self.connection: Connection = connection_from(api_key, settings, endpoint)
         self._lock = threading.Lock()
         self._options = options
-        provider = provider or os.environ.get("FLOWSTACK_PROVIDER", "")
-        model = model or os.environ.get("FLOWSTACK_MODEL", "") or DEFAULT_MODEL
+        provider = provider or settings.get("FLOWSTACK_PROVIDER", "")
+        model = model or settings.get("FLOWSTACK_MODEL", "") or DEFAULT_MODEL
         if model != DEFAULT_MODEL and not provider:
             raise ConfigurationError(f"The model {model} needs a provider: name it with provider=.")
         self._route = Route(provider, model, credentials(provider, byok))
@@ -73,7 +85,7 @@ class Core:
         """The choice that the next chat goes with."""
         return self._route
 
-    def set_provider(self, provider: str, byok: Mapping[str, Any] | str | None) -> None:
+    def set_provider(self, provider: str, byok: Secret[Any]) -> None:
         """Chooses a provider. The old one's key and model go with it."""
         if not isinstance(provider, str) or not provider:
             raise ConfigurationError("A provider has to be named, such as 'bedrock' or 'openai'.")
@@ -121,16 +133,18 @@ class Core:
 
         Raises:
             InvalidRequestError: a message or option that no request can hold.
+            ConfigurationError: the agent is closed.
             TypeError: an option that there is not.
         """
         check_options(options)
+        if self._closed:  # said here, before there is a request with a key in it
+            raise ConfigurationError(CLOSED)
         merged: ChatOptions = {**self._options, **options}
-        merged["labels"] = {
-            AGENT_LABEL: self.name,
-            **(self._options.get("labels") or {}),
-            **(options.get("labels") or {}),
-        }
-        merged.setdefault("request_id", uuid.uuid4().hex)
+        labels = [self._options.get("labels") or {}, options.get("labels") or {}]
+        if not all(isinstance(one, Mapping) for one in labels):
+            raise InvalidRequestError("labels has to be a dict of text to text; it is not.")
+        merged["labels"] = {AGENT_LABEL: self.name, **labels[0], **labels[1]}
+        merged["request_id"] = merged.get("request_id") or uuid.uuid4().hex
         return Plan(self, self.route, message, merged, self.tools_now())
 
     def note(self, session: SessionInfo) -> None:
@@ -158,7 +172,7 @@ class Core:
         """A client for blocking calls: the recorder's and the helpers'."""
         with self._lock:
             if self._closed:
-                raise ConfigurationError("The agent is closed. Make another one.")
+                raise ConfigurationError(CLOSED)
             if self._blocking is None:
                 self._blocking = Client(self.connection)
             return self._blocking
@@ -174,6 +188,14 @@ class Core:
             blocking.close()
 
 
+def _is_text(given: str) -> bool:
+    try:
+        given.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class Plan:
     """One chat to be: it stays what it is whatever is set on the agent meanwhile."""
 
@@ -183,7 +205,7 @@ class Plan:
         self.core = core
         self.tools = tools
         self.request_id = options["request_id"]
-        self.timeout_s = options.get("timeout_s", SESSION_SECONDS)
+        self.timeout_s = timeout_of(options)
         self.request = complete_request(route, message, options, tools.values())
 
     def note_failed(self, conversation: Conversation, session_id: str = "") -> None:

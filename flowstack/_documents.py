@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from flowstack_protos.vault.v1 import vault_service_pb2 as pb
+from google.protobuf.duration_pb2 import Duration
 
 from flowstack._client import Call, Steps
 from flowstack._errors import InvalidRequestError, NotFoundError
 from flowstack._json import NotJsonError, encode
 from flowstack._methods import VaultService
+from flowstack._requests import build
 from flowstack._values import time_of
 
 DOCUMENT_BYTES_MAX: Final = 1024 * 1024
@@ -68,17 +69,29 @@ def store(
     if_version: int | None,
 ) -> Steps[StoredKey]:
     """Stores a document."""
-    text = document_json(document)
-    with _sendable():
-        request = pb.StoreRequest(collection=collection, document_json=text, key=key, if_version=if_version)
-        if ttl is not None:
-            request.ttl.FromTimedelta(ttl if isinstance(ttl, timedelta) else timedelta(seconds=ttl))
+    request = build(
+        pb.StoreRequest,
+        collection=collection,
+        document_json=document_json(document),
+        key=key,
+        if_version=if_version,
+        ttl=None if ttl is None else _duration(ttl),
+    )
     # Without a key a repeat would make another document; with if_version it would be refused for the first one's sake.
     safe = key is not None and if_version is None
     response: pb.StoreResponse = yield Call(VaultService.Store, request, safe)
     stored = StoredKey(response.key)
     stored.version = response.version
     return stored
+
+
+def _duration(ttl: timedelta | float) -> Duration:
+    duration = Duration()
+    try:
+        duration.FromTimedelta(ttl if isinstance(ttl, timedelta) else timedelta(seconds=ttl))
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidRequestError("ttl has to be a timedelta or a number of seconds, at most 100 years.") from None
+    return duration
 
 
 def document_json(document: Mapping[str, Any]) -> str:
@@ -105,10 +118,10 @@ def document_json(document: Mapping[str, Any]) -> str:
 
 def retrieve(collection: str, key: str) -> Steps[Document | None]:
     """Reads a document; None where there is none."""
-    with _sendable():
-        request = pb.RetrieveRequest(collection=collection, key=key)
     try:
-        response: pb.RetrieveResponse = yield Call(VaultService.Retrieve, request)
+        response: pb.RetrieveResponse = yield Call(
+            VaultService.Retrieve, build(pb.RetrieveRequest, collection=collection, key=key)
+        )
     except NotFoundError as error:
         if error.reason == "DOCUMENT_NOT_FOUND":
             return None
@@ -122,9 +135,7 @@ def query(
     """Reads documents, page by page until `limit`."""
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
         raise InvalidRequestError("limit has to be 1 or more, or None for all documents.")
-    filter_json, sorts = _filter_json(where), _sort(sort)
-    with _sendable():
-        request = pb.QueryRequest(collection=collection, filter_json=filter_json, sort=sorts)
+    request = build(pb.QueryRequest, collection=collection, filter_json=_filter_json(where), sort=_sort(sort))
     found: list[Document] = []
     while True:
         request.limit = PAGE_MAX if limit is None else min(PAGE_MAX, limit - len(found))
@@ -145,13 +156,10 @@ def delete(
     """Deletes documents."""
     if [key is not None, where is not None, all_documents].count(True) != 1:
         raise InvalidRequestError("Say what to delete: key=, filter=, or all=True for the whole collection.")
-    with _sendable():
-        request = pb.DeleteRequest(collection=collection, if_version=if_version)
-        if key is not None:
-            request.key = key
+    request = build(pb.DeleteRequest, collection=collection, if_version=if_version, key=key)
     if where is not None:
         request.filter_json = _filter_json(where)
-    if all_documents:
+    elif all_documents:
         request.all_documents = True
     response: pb.DeleteResponse = yield Call(VaultService.Delete, request, if_version is None)
     return response.deleted_count
@@ -170,18 +178,6 @@ def collections() -> Steps[list[CollectionInfo]]:
         request.page_token = page.next_page_token
         if not page.next_page_token:
             return found
-
-
-@contextmanager
-def _sendable() -> Iterator[None]:
-    """Says in our words what a message refuses to take, or a timedelta to be."""
-    try:
-        yield
-    except (TypeError, ValueError, OverflowError):
-        raise InvalidRequestError(
-            "collection and key have to be text, without half of a surrogate pair, ttl a timedelta or seconds, "
-            "if_version an int."
-        ) from None
 
 
 def _document(document: pb.Document) -> Document:

@@ -68,6 +68,8 @@ def endpoints_from(environment: Mapping[str, str], endpoint: str | Mapping[str, 
     Raises:
         ConfigurationError: an address that cannot be one, a service that there is not, or a file without certificates.
     """
+    if endpoint is not None and not isinstance(endpoint, str | Mapping):
+        raise ConfigurationError("endpoint has to be text, or a dict with some of router, billing and vault.")
     named = {} if endpoint is None or isinstance(endpoint, str) else dict(endpoint)
     for name in named:
         if name not in DEFAULT_PORTS:
@@ -87,14 +89,14 @@ def endpoints_from(environment: Mapping[str, str], endpoint: str | Mapping[str, 
 
 
 def _parse(service: ServiceName, text: str, setting: str, environment: Mapping[str, str]) -> Endpoint:
-    if text.startswith("unix:"):
+    if isinstance(text, str) and text.startswith("unix:"):
         return Endpoint(service, text, False, setting)
-    url = urlsplit(text if "://" in text else f"plain://{text}")
     try:
+        url = urlsplit(text if "://" in text else f"plain://{text}")
         port = url.port
-    except ValueError:
-        port = None
-    known = url.scheme in ("http", "https") or (url.scheme == "plain" and port is not None)
+        known = url.scheme in ("http", "https") or (url.scheme == "plain" and port is not None)
+    except (TypeError, ValueError):
+        known = False
     if not known or not url.hostname or url.path not in ("", "/") or url.query or url.username:
         raise ConfigurationError(
             f"{setting} has to be https://host, http://host:port or host:port, without a path; it is not."

@@ -38,7 +38,8 @@ def encode(value: Any) -> str:
 
     try:
         text = json.dumps(value, default=plain, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-        text.encode()
+        if not text.isascii():
+            text.encode()
     except NotJsonError:
         raise
     except (TypeError, ValueError, RecursionError) as error:
@@ -57,7 +58,7 @@ def _why(error: Exception) -> str:
     if isinstance(error, TypeError):
         return "its keys have to be text, numbers, booleans or None"
     if isinstance(error, UnicodeEncodeError):
-        return "its text holds half of a surrogate pair"
+        return "half a surrogate pair is no text"
     if "digits" in str(error):
         return "an integer in it has more digits than Python writes"
     return "NaN and infinity are no JSON numbers"

@@ -17,7 +17,10 @@ from flowstack._client import Call, Steps
 from flowstack._errors import InvalidRequestError
 from flowstack._json import NotJsonError, encode
 from flowstack._methods import AlertService, UsageService
+from flowstack._requests import build
 from flowstack._values import dollars, time_of, word
+
+DOLLARS_MAX: Final = 1_000_000_000_000
 
 _ACTIONS: Final = {"warn": budget_pb2.BUDGET_ACTION_WARN, "block": budget_pb2.BUDGET_ACTION_BLOCK}
 _FORMATS: Final = {"standard": pb.WEBHOOK_FORMAT_STANDARD, "slack": pb.WEBHOOK_FORMAT_SLACK}
@@ -84,16 +87,16 @@ def settings() -> Steps[AlertSettingsInfo]:
 
 def set_thresholds(thresholds: Iterable[int]) -> Steps[AlertSettingsInfo]:
     """Sets the thresholds."""
-    request = pb.UpdateAlertSettingsRequest(alert_settings=pb.AlertSettings())
-    request.alert_settings.thresholds.extend(thresholds)
+    request = pb.UpdateAlertSettingsRequest(alert_settings=build(pb.AlertSettings, thresholds=thresholds))
     return (yield from _update(request, "thresholds"))
 
 
 def send_to(webhook_ids: Iterable[str]) -> Steps[AlertSettingsInfo]:
     """Sets where alerts go."""
-    request = pb.UpdateAlertSettingsRequest(alert_settings=pb.AlertSettings())
-    for webhook_id in webhook_ids:
-        request.alert_settings.sinks.add(webhook_id=webhook_id)
+    if isinstance(webhook_ids, str) or not isinstance(webhook_ids, Iterable):
+        raise InvalidRequestError("webhook_ids has to be a list of ids, such as those of alerts.webhooks().")
+    sinks = [build(pb.AlertSink, webhook_id=webhook_id) for webhook_id in webhook_ids]
+    request = pb.UpdateAlertSettingsRequest(alert_settings=pb.AlertSettings(sinks=sinks))
     return (yield from _update(request, "sinks"))
 
 
@@ -115,7 +118,8 @@ def send(
         data_json = encode(data) if data else ""
     except NotJsonError as error:
         raise InvalidRequestError(f"The alert's data cannot be sent: {error}.") from None
-    request = pb.SendAlertRequest(
+    request = build(
+        pb.SendAlertRequest,
         message=message,
         severity=one_of(_SEVERITIES, severity, "severity"),
         data_json=data_json,
@@ -135,6 +139,8 @@ def slack_alert(message: str) -> Steps[AlertInfo]:
 
 def list_alerts(limit: int) -> Steps[list[AlertInfo]]:
     """Reads alerts, newest first."""
+    if isinstance(limit, bool) or not isinstance(limit, int):
+        raise InvalidRequestError("limit has to be a whole number.")
     found: list[AlertInfo] = []
     request = pb.ListAlertsRequest()
     while len(found) < limit:
@@ -154,7 +160,7 @@ def alert_told(message: pb.WatchAlertsResponse) -> AlertInfo | None:
 
 def create_webhook(url: str, name: str, kind: str) -> Steps[WebhookInfo]:
     """Makes a webhook."""
-    request = pb.CreateWebhookRequest(url=url, display_name=name, format=one_of(_FORMATS, kind, "format"))
+    request = build(pb.CreateWebhookRequest, url=url, display_name=name, format=one_of(_FORMATS, kind, "format"))
     response: pb.CreateWebhookResponse = yield Call(AlertService.CreateWebhook, request)
     return _webhook(response.webhook, response.secret)
 
@@ -173,14 +179,14 @@ def list_webhooks() -> Steps[list[WebhookInfo]]:
 
 def rotate_webhook_secret(webhook_id: str) -> Steps[WebhookInfo]:
     """Gives a webhook a new secret."""
-    request = pb.RotateWebhookSecretRequest(webhook_id=webhook_id)
+    request = build(pb.RotateWebhookSecretRequest, webhook_id=webhook_id)
     response: pb.RotateWebhookSecretResponse = yield Call(AlertService.RotateWebhookSecret, request)
     return _webhook(response.webhook, response.secret)
 
 
 def delete_webhook(webhook_id: str) -> Steps[None]:
     """Deletes a webhook."""
-    yield Call(AlertService.DeleteWebhook, pb.DeleteWebhookRequest(webhook_id=webhook_id))
+    yield Call(AlertService.DeleteWebhook, build(pb.DeleteWebhookRequest, webhook_id=webhook_id))
 
 
 def get_budget() -> Steps[BudgetInfo | None]:
@@ -225,14 +231,14 @@ def money(amount: float | Decimal) -> Money:
     """Dollars as Money, rounded to the micro-dollar.
 
     Raises:
-        InvalidRequestError: no amount of 0 or more.
+        InvalidRequestError: no amount of 0 or more, or one over DOLLARS_MAX.
     """
     try:
         micros = int((Decimal(str(amount)) * 1_000_000).to_integral_value())
     except (InvalidOperation, ValueError, OverflowError):
         micros = -1
-    if micros < 0:
-        raise InvalidRequestError("max_monthly_cost has to be an amount of dollars, 0 or more.")
+    if not 0 <= micros <= DOLLARS_MAX * 1_000_000:
+        raise InvalidRequestError(f"max_monthly_cost has to be an amount of dollars, 0 to {DOLLARS_MAX:,}.")
     return Money(currency_code="USD", units=micros // 1_000_000, nanos=micros % 1_000_000 * 1000)
 
 
@@ -242,7 +248,7 @@ def one_of(values: Mapping[str, Any], given: str, what: str) -> Any:
     Raises:
         InvalidRequestError: a word that there is not; the text names those that there are.
     """
-    if given not in values:
+    if not isinstance(given, str) or given not in values:
         raise InvalidRequestError(f"{what} has to be one of {', '.join(values)}.")
     return values[given]
 

@@ -11,6 +11,8 @@ from flowstack_protos.router.v1 import router_service_pb2 as pb
 from flowstack._client import Call, Steps
 from flowstack._errors import ConfigurationError
 from flowstack._methods import RouterService
+from flowstack._requests import build
+from flowstack._secret import Secret
 
 DEFAULT_MODEL: Final = "default"
 """The alias by which the operator's file marks what a provider's callers get who name no model."""
@@ -21,6 +23,12 @@ _FIELDS: Final = {
     "openai": ({"api_key"}, {"organization", "project"}),
     "anthropic": ({"api_key"}, set[str]()),
     "bedrock": ({"access_key_id", "secret_access_key"}, {"session_token", "region"}),
+}
+
+_MESSAGES: Final[Mapping[str, Any]] = {
+    "openai": pb.OpenAiCredentials,
+    "anthropic": pb.AnthropicCredentials,
+    "bedrock": pb.BedrockCredentials,
 }
 
 
@@ -39,7 +47,7 @@ class Route:
     byok: pb.ByokCredentials | None = field(default=None, repr=False)
 
 
-def credentials(provider: str, byok: Mapping[str, Any] | str | None) -> pb.ByokCredentials | None:
+def credentials(provider: str, byok: Secret[Any]) -> pb.ByokCredentials | None:
     """Checks `byok` for a provider.
 
     Args:
@@ -51,31 +59,36 @@ def credentials(provider: str, byok: Mapping[str, Any] | str | None) -> pb.ByokC
     Raises:
         ConfigurationError: fields that are missing, unknown or no text. The text never holds a value.
     """
-    if byok is None:
+    if byok.reveal() is None:
         return None
     if not provider:
         raise ConfigurationError("byok belongs to a provider: name it, as in provider='openai'.")
+    fault = _fault_of(provider, byok.reveal())
+    if fault:
+        raise ConfigurationError(f"byok for {provider} {fault}")
     kind = credentials_kind(provider)
-    if isinstance(byok, str):
-        byok = {"api_key": byok}
-    given = {_SPELLINGS.get(str(name), str(name)): value for name, value in byok.items() if value is not None}
-    needed, optional = _FIELDS[kind]
+    return pb.ByokCredentials(**{kind: _MESSAGES[kind](**_fields(byok.reveal()))})
+
+
+def _fields(byok: Mapping[str, Any] | str) -> dict[str, Any]:
+    named = {"api_key": byok} if isinstance(byok, str) else byok
+    return {_SPELLINGS.get(str(name), str(name)): value for name, value in named.items() if value is not None}
+
+
+def _fault_of(provider: str, byok: Any) -> str:
+    """What is wrong with credentials, in words without a value; raises nothing, for the values are its variables."""
+    if not isinstance(byok, Mapping | str):
+        return f"has to be a dict or a key, not {type(byok).__name__}."
+    given = _fields(byok)
+    needed, optional = _FIELDS[credentials_kind(provider)]
     missing, unknown = needed - given.keys(), given.keys() - needed - optional
     if missing or unknown:
         what = f"lacks {', '.join(sorted(missing))}" if missing else f"has an unknown {', '.join(sorted(unknown))}"
-        raise ConfigurationError(
-            f"byok for {provider} {what}. It takes {', '.join(sorted(needed))}"
-            + (f" and may have {', '.join(sorted(optional))}." if optional else ".")
-        )
-    if not all(
-        isinstance(value, str) and value and value.isascii() and value.isprintable() for value in given.values()
-    ):
-        raise ConfigurationError(f"byok for {provider} has a value that is empty or no plain text.")
-    if kind == "openai":
-        return pb.ByokCredentials(openai=pb.OpenAiCredentials(**given))
-    if kind == "anthropic":
-        return pb.ByokCredentials(anthropic=pb.AnthropicCredentials(**given))
-    return pb.ByokCredentials(bedrock=pb.BedrockCredentials(**given))
+        takes = f"{what}. It takes {', '.join(sorted(needed))}"
+        return takes + (f" and may have {', '.join(sorted(optional))}." if optional else ".")
+    if not all(isinstance(one, str) and one and one.isascii() and one.isprintable() for one in given.values()):
+        return "has a value that is empty or no plain text."
+    return ""
 
 
 def credentials_kind(provider: str) -> str:
@@ -88,7 +101,7 @@ def list_models(provider: str = "") -> Steps[list[pb.Model]]:
     models: list[pb.Model] = []
     token = ""
     while True:
-        request = pb.ListModelsRequest(provider=provider, page_size=1000, page_token=token)
+        request = build(pb.ListModelsRequest, provider=provider, page_size=1000, page_token=token)
         page: pb.ListModelsResponse = yield Call(RouterService.ListModels, request)
         models.extend(page.models)
         token = page.next_page_token

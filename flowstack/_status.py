@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from flowstack._endpoints import AUTHORITY_SETTING
@@ -39,6 +40,14 @@ def error_from_rpc(error: grpc.RpcError, endpoint: Endpoint, *, answered: bool =
     packed = next((value for key, value in call.trailing_metadata() or () if key == DETAILS_KEY), None)
     if packed is None:
         return _bare(code, call.details() or "", endpoint, answered)
+    try:
+        return _told(code, packed)
+    except DecodeError:  # written by something else on the way
+        return _bare(code, call.details() or "", endpoint, answered)
+
+
+def _told(code: str, packed: bytes) -> FlowStackError:
+    """What a service said of its failure."""
     status = status_pb2.Status()
     status.ParseFromString(packed)
     info = error_details_pb2.ErrorInfo()

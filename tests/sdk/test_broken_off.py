@@ -21,7 +21,7 @@ from flowstack import (
     TimeLimitError,
     UnavailableError,
 )
-from flowstack._chat import Conversation
+from flowstack._conversation import Conversation
 from flowstack._methods import UsageService
 from flowstack.testing import FakeFlowStack
 from tests.support.relay import Relay
