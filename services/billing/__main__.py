@@ -23,7 +23,7 @@ from services.billing.domain.paging import PageTokens
 from services.billing.payments import PaymentProvider
 from services.billing.service.accounts import AccountService
 from services.billing.service.alert_settings import AlertSettingsService
-from services.billing.service.alert_watching import AlertWatchService
+from services.billing.service.alert_watching import RECHECK_S, AlertWatchService
 from services.billing.service.alerting import Alerting
 from services.billing.service.alerts import AlertService
 from services.billing.service.api_keys import ApiKeyService
@@ -122,6 +122,13 @@ async def running(
             await api_keys.flush_uses()
             return True
 
+        alert_watching = AlertWatchService(context)
+
+        async def poll_alerts() -> bool:
+            await asyncio.sleep(RECHECK_S)
+            await alert_watching.poll()
+            return True
+
         scheduler = Scheduler(context, dispatcher)
         works: dict[str, Callable[[], Awaitable[bool]]] = {
             "entitlements": dispatcher.run_once,
@@ -131,6 +138,8 @@ async def running(
             "alert deliveries": deliveries.run_once,
             "key uses": write_uses,
         }
+        if database.shared:
+            works["other replicas' alerts"] = poll_alerts
         if provider is not None:
             works["payments"] = PaymentDispatcher(context, provider, backoff).run_once
         for name, work in works.items():
@@ -149,7 +158,7 @@ async def running(
         alerts = AlertServicer(
             AlertSettingsService(context, dispatcher),
             AlertService(context),
-            AlertWatchService(context),
+            alert_watching,
             WebhookService(context, *webhooks),
             clock,
         )
@@ -157,7 +166,7 @@ async def running(
 
         async def end_streams() -> None:
             await watching.close()
-            await context.signals.drain()
+            await alert_watching.close()
 
         yield ServiceHost("billing", settings, ports, on_drain=end_streams)
 

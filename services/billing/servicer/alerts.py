@@ -76,7 +76,7 @@ class AlertServicer(AlertServiceServicer):
         """See the contract. Written to the context, so that a reader that takes nothing can be cut off."""
         account_id = account_of_call(request.account_id)
         kinds = convert.kinds_from_proto(request.kinds)
-        async with aclosing(self._watching.watch(account_id, kinds, request.resume_token)) as stream:  # type: ignore[type-var]
+        async with aclosing(self._watching.watch(account_id, kinds, request.resume_token)) as stream:
             async for watched in stream:
                 try:
                     async with asyncio.timeout(self._write_timeout_s):
