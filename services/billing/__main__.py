@@ -49,6 +49,7 @@ from services.billing.servicer.alerts import AlertServicer
 from services.billing.servicer.audit import AuditServicer
 from services.billing.servicer.invoices import InvoiceServicer
 from services.billing.servicer.registrations import internal_registrations, public_registrations
+from services.billing.servicer.streams import StreamLimit
 from services.billing.servicer.subscriptions import SubscriptionServicer
 from services.billing.servicer.usage import UsageServicer
 from services.billing.webhooks import Sealer, Signer, WebhookSender
@@ -147,12 +148,14 @@ async def running(
             stack.push_async_callback(stop, task)
         usage = UsageService(context, dispatcher)
         watching = UsageWatchService(context, usage)
+        streams = StreamLimit()
         usages = UsageServicer(
             usage,
             watching,
             UsageHistoryService(context),
             OutlookService(context, usage),
             reconciliation=ReconciliationService(context),
+            streams=streams,
             clock=clock,
         )
         alerts = AlertServicer(
@@ -160,7 +163,8 @@ async def running(
             AlertService(context),
             alert_watching,
             WebhookService(context, *webhooks),
-            clock,
+            streams=streams,
+            clock=clock,
         )
         ports = _ports(settings, context, dispatcher, api_keys, usages=usages, alerts=alerts)
 
