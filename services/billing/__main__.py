@@ -179,10 +179,18 @@ def _webhook_parts(
     settings: BillingSettings, pepper: Secret, lookup: Lookup | None, stack: AsyncExitStack
 ) -> tuple[WebhookSender, Sealer, Signer]:
     """What webhooks are sent, kept and signed with."""
-    if lookup is None:
-        lookup = SystemLookup()
-        stack.callback(lookup.close)
-    sender = GuardedSender(lookup, settings.webhook_networks(), allow_http=settings.webhook_allow_http)
+
+    def system_lookup() -> Lookup:
+        made = SystemLookup()
+        stack.callback(made.close)
+        return made
+
+    sender = GuardedSender(
+        lookup or system_lookup(),
+        settings.webhook_networks(),
+        creation_lookup=lookup or system_lookup(),
+        allow_http=settings.webhook_allow_http,
+    )
     return sender, PepperSealer(pepper, secrets.token_bytes), StandardSigner()
 
 

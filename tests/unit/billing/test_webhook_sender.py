@@ -25,7 +25,7 @@ def sender_of(names: Names, **options: Any) -> GuardedSender:
 
 
 async def post(sender: GuardedSender, url: str) -> AttemptResult:
-    return await sender.post(Secret(url), {"webhook-id": "alert_1"}, '{"a":1}')
+    return await sender.post("acct_1", Secret(url), {"webhook-id": "alert_1"}, '{"a":1}')
 
 
 @pytest.mark.parametrize(
@@ -73,14 +73,14 @@ async def test_addresses_are_checked_when_a_webhook_is_created(url: str) -> None
 
     sender = GuardedSender(resolve, allow_http=True)
     with pytest.raises(FlowStackError) as raised:
-        await sender.check(url, WebhookFormat.STANDARD)
+        await sender.check("acct_1", url, WebhookFormat.STANDARD)
     assert [violation.field for violation in raised.value.violations] == ["url"]
     lookup.close()
 
 
 async def test_plain_http_is_the_operators_to_allow() -> None:
     with pytest.raises(FlowStackError, match="https://"):
-        await GuardedSender(Names(public=["8.8.8.8"])).check("http://public/", WebhookFormat.STANDARD)
+        await GuardedSender(Names(public=["8.8.8.8"])).check("acct_1", "http://public/", WebhookFormat.STANDARD)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ async def test_plain_http_is_the_operators_to_allow() -> None:
     ],
 )
 async def test_what_of_an_address_is_shown(url: str, form: WebhookFormat, shown: str) -> None:
-    assert await sender_of(Names(public=["8.8.8.8"])).check(url, form) == shown
+    assert await sender_of(Names(public=["8.8.8.8"])).check("acct_1", url, form) == shown
 
 
 async def test_a_name_that_turns_to_the_metadata_address_is_refused_at_the_moment_of_sending() -> None:
@@ -100,7 +100,7 @@ async def test_a_name_that_turns_to_the_metadata_address_is_refused_at_the_momen
         names = Names()
         names.set("rebinding", ["127.0.0.1"], ["127.0.0.1"], [METADATA])
         sender = sender_of(names)
-        await sender.check(receiver.url(host="rebinding"), WebhookFormat.STANDARD)
+        await sender.check("acct_1", receiver.url(host="rebinding"), WebhookFormat.STANDARD)
         assert await post(sender, receiver.url(host="rebinding")) == (DeliveryFailure.NONE, 200, 0.0)
         assert await post(sender, receiver.url(host="rebinding")) == (DeliveryFailure.ADDRESS_REFUSED, 0, 0.0)
         # Asked once for each: what was checked is what is connected to.

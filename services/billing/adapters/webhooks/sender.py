@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import aiohttp
@@ -12,6 +13,7 @@ from aiohttp import ClientError, ClientPayloadError, ClientResponse, ClientSSLEr
 from yarl import URL
 
 from services.billing.adapters.webhooks.addresses import (
+    FairLookup,
     Lookup,
     PinnedResolver,
     RefusedError,
@@ -50,6 +52,7 @@ class GuardedSender:
         lookup: Lookup,
         operators: Sequence[Network] = (),
         *,
+        creation_lookup: Lookup | None = None,
         allow_http: bool = False,
         tls: ssl.SSLContext | None = None,
         timeout_s: float = ATTEMPT_TIMEOUT_S,
@@ -59,17 +62,20 @@ class GuardedSender:
         Args:
             lookup: resolves names.
             operators: networks that the operator allows beside public addresses.
+            creation_lookup: resolves names where webhooks are created, so that no delivery waits for these; `lookup`
+                where it is None.
             allow_http: whether addresses without TLS are allowed.
             tls: verifies receivers; the system's authorities where it is None.
             timeout_s: of an attempt as a whole, in seconds.
         """
-        self._lookup = lookup
+        self._lookup = FairLookup(lookup)
+        self._creation_lookup = FairLookup(creation_lookup or lookup)
         self._operators = operators
         self._allow_http = allow_http
         self._tls = tls or ssl.create_default_context()
         self._timeout_s = timeout_s
 
-    async def check(self, url: str, form: WebhookFormat) -> str:
+    async def check(self, account_id: str, url: str, form: WebhookFormat) -> str:
         """Checks an address as far as that can be done beforehand; answers it as it may be shown.
 
         A name that has no address at present is taken: deliveries to it fail until it has one.
@@ -83,7 +89,7 @@ class GuardedSender:
         host, port = parsed.raw_host or "", parsed.port or 0
         try:
             async with asyncio.timeout(LOOKUP_TIMEOUT_S):
-                await allowed_addresses(self._lookup, host, port, self._operators)
+                await allowed_addresses(partial(self._creation_lookup, account_id), host, port, self._operators)
         except RefusedError:
             raise self._refused() from None
         except (UnresolvedError, TimeoutError):
@@ -108,7 +114,7 @@ class GuardedSender:
             "url", f"must be an {schemes} address on the public internet, or one that the operator allows"
         )
 
-    async def post(self, url: Secret, headers: Mapping[str, str], body: str) -> AttemptResult:
+    async def post(self, account_id: str, url: Secret, headers: Mapping[str, str], body: str) -> AttemptResult:
         """Posts JSON once, in bounded time."""
         parsed = self._parsed(url.reveal())
         if parsed is None:
@@ -116,15 +122,16 @@ class GuardedSender:
             return AttemptResult(DeliveryFailure.ADDRESS_REFUSED)
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await self._post(parsed, headers, body)
+                return await self._post(account_id, parsed, headers, body)
         except Exception as error:
             failure = _failure_of(error)
             if failure is None:
                 raise
             return AttemptResult(failure)
 
-    async def _post(self, url: URL, headers: Mapping[str, str], body: str) -> AttemptResult:
-        addresses = await allowed_addresses(self._lookup, url.raw_host or "", url.port or 0, self._operators)
+    async def _post(self, account_id: str, url: URL, headers: Mapping[str, str], body: str) -> AttemptResult:
+        lookup = partial(self._lookup, account_id)
+        addresses = await allowed_addresses(lookup, url.raw_host or "", url.port or 0, self._operators)
         connector = TCPConnector(
             ssl=self._tls,
             resolver=PinnedResolver(addresses),
