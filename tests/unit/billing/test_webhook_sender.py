@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from services.billing.adapters.webhooks.addresses import RefusedError, SystemLookup, guarded_socket
-from services.billing.adapters.webhooks.sender import GuardedSender
+from services.billing.adapters.webhooks.sender import ANSWER_BYTES_MAX, GuardedSender
 from services.billing.domain.targets import is_allowed, networks_of
 from services.billing.domain.webhooks import AttemptResult, DeliveryFailure, WebhookFormat
 from services.shared.errors import FlowStackError
 from services.shared.secret import Secret
 from tests.support import receiver as behaviours
-from tests.support.receiver import Names, Receiver, answering
+from tests.support.receiver import CHUNKED, Names, Receiver, answering
 
 LOOPBACK = networks_of("127.0.0.0/8")
 METADATA = "169.254.169.254"
@@ -141,6 +141,32 @@ async def test_what_becomes_of_an_attempt(behaviour: Any, failure: DeliveryFailu
         result = await post(sender_of(Names()), receiver.url())
         assert (result.failure, result.http_status) == (failure, status)
         assert len(receiver.received) == 1
+
+
+@pytest.mark.parametrize(
+    ("head", "part"),
+    [
+        pytest.param(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 2000, id="heads before the answer"),
+        pytest.param(b"", b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" * 2000, id="early hints"),
+        pytest.param(CHUNKED + b"1;a=", b"b" * 65536, id="a chunk's extension"),
+        pytest.param(CHUNKED, b"0" * 65536, id="a chunk's size"),
+        pytest.param(CHUNKED, b"1\r\nx\r\n" * 3000, id="tiny chunks"),
+        pytest.param(CHUNKED + b"0\r\n", b"x: y\r\n" * 2000, id="trailers"),
+        pytest.param(b"HTTP/1.1 200 OK\r\n", b"x: y\r\n" * 2000, id="headers"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nx: ", b"y" * 65536, id="one header"),
+        pytest.param(b"HTTP/1.1 200 ", b"O" * 65536, id="a status line"),
+        pytest.param(b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 65536, id="a body without a length"),
+    ],
+)
+async def test_an_answer_without_end_is_cut_off_by_its_size(head: bytes, part: bytes) -> None:
+    async with Receiver(behaviours.endless(head, part)) as receiver:
+        assert (await post(sender_of(Names(), timeout_s=60), receiver.url())).failure is DeliveryFailure.MALFORMED
+
+
+async def test_an_answer_of_the_largest_size_is_read_to_its_end() -> None:
+    body = b"x" * ANSWER_BYTES_MAX
+    async with Receiver(answering("200 OK", body=body)) as receiver:
+        assert (await post(sender_of(Names()), receiver.url())).failure is DeliveryFailure.NONE
 
 
 @pytest.mark.parametrize("behaviour", [behaviours.hang, behaviours.trickle])

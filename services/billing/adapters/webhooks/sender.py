@@ -1,4 +1,4 @@
-"""Posts to addresses that customers name: only to allowed ones, in bounded time, following nothing."""
+"""Posts to addresses that customers name: only to allowed ones, in bounded time and size, following nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final
 
 import aiohttp
-from aiohttp import ClientError, ClientPayloadError, ClientResponse, ClientSSLError, TCPConnector, http_exceptions
+from aiohttp import ClientError, ClientPayloadError, ClientResponse, ClientSSLError, http_exceptions
 from yarl import URL
 
 from services.billing.adapters.webhooks.addresses import (
@@ -21,6 +21,7 @@ from services.billing.adapters.webhooks.addresses import (
     allowed_addresses,
     guarded_socket,
 )
+from services.billing.adapters.webhooks.bounded import AnswerMeter, MeteredConnector
 from services.billing.domain.targets import Network
 from services.billing.domain.webhooks import AttemptResult, DeliveryFailure, WebhookFormat
 from services.shared.errors import FlowStackError, invalid_request
@@ -34,6 +35,9 @@ LOOKUP_TIMEOUT_S: Final = 5.0
 
 ANSWER_BYTES_MAX: Final = 64 * 1024
 """Of an answer's body, of which nothing but its end matters."""
+
+TRANSPORT_BYTES_MAX: Final = 4 * ANSWER_BYTES_MAX
+"""Of all that comes in during an attempt: heads, chunks' frames and trailers too."""
 
 USER_AGENT: Final = "FlowStack-Webhooks/1"
 
@@ -120,19 +124,27 @@ class GuardedSender:
         if parsed is None:
             # Allowed when it was created, and no more.
             return AttemptResult(DeliveryFailure.ADDRESS_REFUSED)
+        meter = AnswerMeter(TRANSPORT_BYTES_MAX)
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await self._post(account_id, parsed, headers, body)
+                addresses = await self._addresses(account_id, parsed)
+                result = await self._post(parsed, addresses, headers, body, meter)
         except Exception as error:
             failure = _failure_of(error)
             if failure is None:
                 raise
-            return AttemptResult(failure)
+            result = AttemptResult(failure)
+        return AttemptResult(DeliveryFailure.MALFORMED, result.http_status) if meter.is_over else result
 
-    async def _post(self, account_id: str, url: URL, headers: Mapping[str, str], body: str) -> AttemptResult:
+    async def _addresses(self, account_id: str, url: URL) -> Sequence[str]:
         lookup = partial(self._lookup, account_id)
-        addresses = await allowed_addresses(lookup, url.raw_host or "", url.port or 0, self._operators)
-        connector = TCPConnector(
+        return await allowed_addresses(lookup, url.raw_host or "", url.port or 0, self._operators)
+
+    async def _post(
+        self, url: URL, addresses: Sequence[str], headers: Mapping[str, str], body: str, meter: AnswerMeter
+    ) -> AttemptResult:
+        connector = MeteredConnector(
+            meter,
             ssl=self._tls,
             resolver=PinnedResolver(addresses),
             use_dns_cache=False,
