@@ -35,7 +35,7 @@ async def post(sender: GuardedSender, url: str) -> AttemptResult:
         "100.64.0.1", "100.100.100.200", "192.0.0.192", "168.63.129.16", "198.18.0.1", "224.0.0.1", "255.255.255.255",
         "240.0.0.1", "::1", "::", "fe80::1", "fe80::1%eth0", "fc00::1", "fd00:ec2::254", "ff02::1", "::ffff:127.0.0.1",
         "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "2002:7f00:1::", "2001:db8::1",
-        "fec0::1", "64:ff9b:1::1", "not an address", "",
+        "fec0::1", "64:ff9b:1::1", "2001:0:4136:e378:8000:63bf:f7f7:f7f7", "not an address", "",
     ],
 )  # fmt: skip
 def test_addresses_that_are_not_public_are_refused(address: str) -> None:
@@ -45,6 +45,29 @@ def test_addresses_that_are_not_public_are_refused(address: str) -> None:
 @pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"])
 def test_public_addresses_are_allowed(address: str) -> None:
     assert is_allowed(address, ())
+
+
+# IANA's registries of special-purpose addresses (iana.org/assignments/iana-ipv4-special-registry and
+# iana-ipv6-special-registry): what is not globally reachable, deprecated or reserved.
+SPECIAL = (
+    "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
+    "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24",
+    "240.0.0.0/4", "255.255.255.255/32", "::/128", "::1/128", "64:ff9b:1::/48", "100::/64", "100:0:0:1::/64",
+    "2001::/23", "2001:1::1/128", "2001:1::2/128", "2001:1::3/128", "2001:2::/48", "2001:3::/32", "2001:4:112::/48",
+    "2001:10::/28", "2001:20::/28", "2001:30::/28", "2001:db8::/32", "3fff::/20", "5f00::/16", "fc00::/7", "fe80::/10",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("network", SPECIAL)
+def test_special_purpose_addresses_are_refused(network: str) -> None:
+    (parsed,) = networks_of(network)
+    for address in (parsed[0], parsed[parsed.num_addresses // 2], parsed[-1]):
+        assert not is_allowed(str(address), ()), address
+
+
+def test_addresses_beside_special_purpose_ones_are_allowed() -> None:
+    for address in ("2001:200::1", "3ffe:ffff::1", "2001:db7::1", "2001:db9::1", "192.0.1.1", "198.17.255.255"):
+        assert is_allowed(address, ()), address
 
 
 def test_the_operator_allows_what_it_names_and_no_more() -> None:

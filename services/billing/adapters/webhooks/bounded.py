@@ -52,4 +52,4 @@ class MeteredConnector(TCPConnector):
     def __init__(self, meter: AnswerMeter, **options: Any) -> None:
         super().__init__(**options)
         # aiohttp has no other place for it; a test fails where it is another one some day.
-        self._factory = partial[ResponseHandler](_MeteredHandler, meter, self._loop)
+        self._factory = partial(_MeteredHandler, meter, self._loop)  # type: ignore[assignment]  # partial is invariant
