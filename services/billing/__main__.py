@@ -24,7 +24,7 @@ from services.billing.domain.paging import PageTokens
 from services.billing.payments import PaymentProvider
 from services.billing.service.accounts import AccountService
 from services.billing.service.alert_settings import AlertSettingsService
-from services.billing.service.alert_watching import AlertWatchService
+from services.billing.service.alert_watching import RECHECK_S, AlertWatchService
 from services.billing.service.alerting import Alerting
 from services.billing.service.alerts import AlertService
 from services.billing.service.api_keys import ApiKeyService
@@ -50,6 +50,7 @@ from services.billing.servicer.alerts import AlertServicer
 from services.billing.servicer.audit import AuditServicer
 from services.billing.servicer.invoices import InvoiceServicer
 from services.billing.servicer.registrations import internal_registrations, public_registrations
+from services.billing.servicer.streams import StreamLimit
 from services.billing.servicer.subscriptions import SubscriptionServicer
 from services.billing.servicer.usage import UsageServicer
 from services.billing.webhooks import Sealer, Signer, WebhookSender
@@ -124,6 +125,13 @@ async def running(
             await api_keys.flush_uses()
             return True
 
+        alert_watching = AlertWatchService(context)
+
+        async def poll_alerts() -> bool:
+            await asyncio.sleep(RECHECK_S)
+            await alert_watching.poll()
+            return True
+
         scheduler = Scheduler(context, dispatcher)
         works: dict[str, Callable[[], Awaitable[bool]]] = {
             "entitlements": dispatcher.run_once,
@@ -133,6 +141,8 @@ async def running(
             "alert deliveries": deliveries.run_once,
             "key uses": write_uses,
         }
+        if database.shared:
+            works["other replicas' alerts"] = poll_alerts
         if provider is not None:
             works["payments"] = PaymentDispatcher(context, provider, backoff).run_once
         for name, work in works.items():
@@ -140,26 +150,29 @@ async def running(
             stack.push_async_callback(stop, task)
         usage = UsageService(context, dispatcher)
         watching = UsageWatchService(context, usage)
+        streams = StreamLimit()
         usages = UsageServicer(
             usage,
             watching,
             UsageHistoryService(context),
             OutlookService(context, usage),
             reconciliation=ReconciliationService(context),
+            streams=streams,
             clock=clock,
         )
         alerts = AlertServicer(
             AlertSettingsService(context, dispatcher),
             AlertService(context),
-            AlertWatchService(context),
+            alert_watching,
             WebhookService(context, *webhooks),
-            clock,
+            streams=streams,
+            clock=clock,
         )
         ports = _ports(settings, context, dispatcher, api_keys, usages=usages, alerts=alerts)
 
         async def end_streams() -> None:
             await watching.close()
-            await context.signals.drain()
+            await alert_watching.close()
 
         yield ServiceHost("billing", settings, ports, on_drain=end_streams)
 
@@ -168,10 +181,18 @@ def _webhook_parts(
     settings: BillingSettings, pepper: Secret, lookup: Lookup | None, stack: AsyncExitStack
 ) -> tuple[WebhookSender, Sealer, Signer]:
     """What webhooks are sent, kept and signed with."""
-    if lookup is None:
-        lookup = SystemLookup()
-        stack.callback(lookup.close)
-    sender = GuardedSender(lookup, settings.webhook_networks(), allow_http=settings.webhook_allow_http)
+
+    def system_lookup() -> Lookup:
+        made = SystemLookup()
+        stack.callback(made.close)
+        return made
+
+    sender = GuardedSender(
+        lookup or system_lookup(),
+        settings.webhook_networks(),
+        creation_lookup=lookup or system_lookup(),
+        allow_http=settings.webhook_allow_http,
+    )
     return sender, PepperSealer(pepper, secrets.token_bytes), StandardSigner()
 
 

@@ -10,9 +10,9 @@ from services.shared.secret import Secret
 
 
 class WebhookSender(Protocol):
-    """Posts to addresses that customers name, and to no other."""
+    """Posts to addresses that customers name, and to no other; one account's keep no other's waiting."""
 
-    async def check(self, url: str, form: WebhookFormat) -> str:
+    async def check(self, account_id: str, url: str, form: WebhookFormat) -> str:
         """Checks an address as far as that can be done beforehand; answers it as it may be shown.
 
         Raises:
@@ -20,7 +20,7 @@ class WebhookSender(Protocol):
         """
         ...
 
-    async def post(self, url: Secret, headers: Mapping[str, str], body: str) -> AttemptResult:
+    async def post(self, account_id: str, url: Secret, headers: Mapping[str, str], body: str) -> AttemptResult:
         """Posts JSON once, in bounded time."""
         ...
 

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
 from services.billing.adapters.catalogue_file import load_catalogue
-from services.billing.adapters.sql.database import Database
 from services.billing.domain.audit import Actor, ActorKind
 from services.billing.domain.entitlements import Entitlement
 from services.billing.domain.invoices import Invoice
@@ -22,6 +21,7 @@ from services.billing.service.dispatcher import EntitlementDispatcher
 from services.billing.service.invoices import InvoiceService
 from services.billing.service.scheduler import Scheduler
 from services.billing.service.subscriptions import SubscriptionService, Wish
+from services.billing.store import Store
 from services.shared.background import Backoff
 from services.shared.clock import Clock
 from services.shared.secret import Secret
@@ -64,7 +64,7 @@ class NoPrinter:
 class Books:
     """One replica's use cases."""
 
-    def __init__(self, database: Database, clock: Clock, *, payments: bool = False) -> None:
+    def __init__(self, database: Store, clock: Clock, *, payments: bool = False) -> None:
         self.quota = TakingQuota()
         self.context = Context(
             database,

@@ -7,7 +7,9 @@ import json
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
+
+CHUNKED: Final = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
 Behaviour = Callable[["Receiver", asyncio.StreamWriter], Awaitable[None]]
 
@@ -66,12 +68,21 @@ async def babble(_: Receiver, writer: asyncio.StreamWriter) -> None:
     writer.write(b"220 mail.example.org ESMTP\r\n")
 
 
-async def flood(_: Receiver, writer: asyncio.StreamWriter) -> None:
+async def flood(receiver: Receiver, writer: asyncio.StreamWriter) -> None:
     """Answers with more than anybody wants."""
-    writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
-    while not writer.transport.is_closing():
-        writer.write(b"10000\r\n" + b"x" * 65536 + b"\r\n")
-        await writer.drain()
+    await endless(CHUNKED, b"10000\r\n" + b"x" * 65536 + b"\r\n")(receiver, writer)
+
+
+def endless(head: bytes, part: bytes) -> Behaviour:
+    """Answers with a beginning, then with one and the same for as long as it is listened to."""
+
+    async def answer(_: Receiver, writer: asyncio.StreamWriter) -> None:
+        writer.write(head)
+        while not writer.transport.is_closing():
+            writer.write(part)
+            await writer.drain()
+
+    return answer
 
 
 @dataclass

@@ -16,12 +16,18 @@ _REFUSED: Final = (
     # Azure's platform channel, a public address that reaches the host's own agent from every machine there
     # (learn.microsoft.com/azure/virtual-network/what-is-ip-address-168-63-129-16).
     IPv4Network("168.63.129.16/32"),
-    # IETF's protocol assignments, among them Oracle's metadata; Python's list of them changes with its version.
+    # Of IANA's registries of special-purpose addresses what Python's list lacks, or has in some versions only.
+    # IETF's protocol assignments, among them Oracle's metadata.
     IPv4Network("192.0.0.0/24"),
     # Carriers' own, among them Alibaba's metadata (RFC 6598).
     IPv4Network("100.64.0.0/10"),
     # 6to4's relays, deprecated (RFC 7526).
     IPv4Network("192.88.99.0/24"),
+    # IETF's protocol assignments: Teredo, benchmarks, ORCHID and the like (RFC 2928).
+    IPv6Network("2001::/23"),
+    # Documentation (RFC 3849, RFC 9637).
+    IPv6Network("2001:db8::/32"),
+    IPv6Network("3fff::/20"),
 )
 
 _UNICAST: Final = IPv6Network("2000::/3")
@@ -51,10 +57,9 @@ def is_allowed(address: str, operators: Sequence[Network]) -> bool:
     inner = _inner(parsed)
     if inner is not None:
         return is_allowed(str(inner), operators)
-    if isinstance(parsed, IPv4Address):
-        if any(parsed in network for network in _REFUSED):
-            return False
-    elif parsed not in _UNICAST:
+    if any(parsed.version == network.version and parsed in network for network in _REFUSED):
+        return False
+    if isinstance(parsed, IPv6Address) and parsed not in _UNICAST:
         return False
     return parsed.is_global and not parsed.is_multicast and not parsed.is_reserved
 
@@ -65,6 +70,4 @@ def _inner(address: Address) -> IPv4Address | None:
         return None
     if address in _NAT64:
         return IPv4Address(int(address) & 0xFFFFFFFF)
-    if address.teredo is not None:
-        return address.teredo[1]
     return address.ipv4_mapped or address.sixtofour

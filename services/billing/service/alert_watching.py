@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from typing import Final, NamedTuple
 
 from services.billing.domain.alerts import AlertKind
@@ -17,10 +18,16 @@ LIFE_SIGN_S: Final = 30.0
 """How often a stream without alerts says that it is alive."""
 
 RECHECK_S: Final = 1.0
-"""How often a stream looks for alerts that another replica has written."""
+"""How often it is looked for alerts that another replica has written."""
 
 ALERTS_AT_ONCE: Final = 100
-"""How many alerts a stream reads from the store at a time."""
+"""How many alerts are read from the store at a time."""
+
+RECENT_MAX: Final = 100
+"""How many alerts of an account are kept at hand for its streams; who is further behind reads the store."""
+
+CATCHING_UP_MAX: Final = 4
+"""How many streams of an account read the store at the same time."""
 
 
 Wait = Callable[[asyncio.Event, float], Awaitable[bool]]
@@ -34,72 +41,191 @@ class WatchedAlert(NamedTuple):
     resume_token: str
 
 
+class _Feed:
+    """One account's new alerts, for all who watch it."""
+
+    def __init__(self, newest: int) -> None:
+        self.watchers = 0
+        self.newest = newest
+        """The place of the newest alert that was read."""
+        self.oldest = newest
+        """What comes after this place, up to the newest, is at hand."""
+        self.changed = asyncio.Event()
+        """Is set, and another one takes its place, when something was published."""
+        self.stale = asyncio.Event()
+        """There may be newer alerts in the store."""
+        self.error: Exception | None = None
+        """What ended the feed."""
+        self.task: asyncio.Task[None] | None = None
+        self.catching_up = asyncio.Semaphore(CATCHING_UP_MAX)
+        self._recent: deque[WatchedAlert] = deque()
+
+    def publish(self, alerts: Sequence[WatchedAlert]) -> None:
+        """Takes in what has come after the newest, in order."""
+        for alert in alerts:
+            self._recent.append(alert)
+            self.newest = _place(alert)
+        while len(self._recent) > RECENT_MAX:
+            self.oldest = _place(self._recent.popleft())
+        if alerts:
+            self._wake()
+
+    def fail(self, error: Exception) -> None:
+        """Ends the feed for everybody."""
+        self.error = error
+        self._wake()
+
+    def after(self, place: int) -> Sequence[WatchedAlert] | None:
+        """What is at hand after a place, in order; None where something between is not."""
+        if place < self.oldest:
+            return None
+        # Almost always it is the last one or two that are new.
+        found = list[WatchedAlert]()
+        for alert in reversed(self._recent):
+            if _place(alert) <= place:
+                break
+            found.append(alert)
+        return found[::-1]
+
+    def _wake(self) -> None:
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+
+def _place(alert: WatchedAlert) -> int:
+    return alert.view.alert.sequence if alert.view else 0
+
+
 class AlertWatchService:
-    """Streams of alerts."""
+    """Streams of alerts. Those of one account share one read of what is new."""
 
     def __init__(self, context: Context, wait: Wait = waited) -> None:
         self._context = context
         self._wait = wait
+        self._feeds: dict[str, _Feed] = {}
+        self._closed = False
 
     async def watch(
         self, account_id: str, kinds: Collection[AlertKind], resume_token: str
-    ) -> AsyncIterator[WatchedAlert]:
+    ) -> AsyncGenerator[WatchedAlert, None]:
         """Alerts as they fire, after those that the token has seen; a sign of life at first and every 30 s.
 
         Raises:
             FlowStackError: ACCOUNT_NOT_FOUND, SHUTTING_DOWN; INVALID_REQUEST: the token is not this account's.
         """
-        signals, clock = self._context.signals, self._context.clock
-        changed = signals.watch(account_id)
+        clock = self._context.clock
+        newest, seen = await self._begin(account_id, resume_token)
+        feed = self._join(account_id, newest)
         try:
-            seen = await self._begin(account_id, resume_token)
-            yield WatchedAlert(None, self._token(account_id, seen))
+            yield self._life_sign(account_id, seen)
             spoken_s = clock.monotonic_s()
             while True:
-                changed.clear()
-                if signals.draining.is_set():
-                    raise FlowStackError(
-                        Reason.SHUTTING_DOWN, "Billing is shutting down. Call again with the last resume_token."
-                    )
-                views = await self._after(account_id, seen)
-                for view in views:
-                    seen = view.alert.sequence
-                    if not kinds or view.alert.kind in kinds:
-                        yield WatchedAlert(view, self._token(account_id, seen))
+                changed = feed.changed
+                if feed.error is not None:
+                    raise feed.error
+                alerts = feed.after(seen)
+                if alerts is None:
+                    async with feed.catching_up:
+                        alerts = await self._read(account_id, seen)
+                for alert in alerts:
+                    seen = _place(alert)
+                    if alert.view and (not kinds or alert.view.alert.kind in kinds):
+                        yield alert
                         spoken_s = clock.monotonic_s()
-                if len(views) == ALERTS_AT_ONCE:
+                if alerts:
                     continue
                 if clock.monotonic_s() - spoken_s >= LIFE_SIGN_S:
-                    yield WatchedAlert(None, self._token(account_id, seen))
+                    yield self._life_sign(account_id, seen)
                     spoken_s = clock.monotonic_s()
-                quiet_s = max(0.0, spoken_s + LIFE_SIGN_S - clock.monotonic_s())
-                await self._wait(changed, min(RECHECK_S, quiet_s) if self._context.store.shared else quiet_s)
+                await self._wait(changed, max(0.0, spoken_s + LIFE_SIGN_S - clock.monotonic_s()))
         finally:
-            signals.unwatch(account_id, changed)
+            self._leave(account_id, feed)
 
-    async def _begin(self, account_id: str, resume_token: str) -> int:
-        """The place after which a stream begins."""
+    async def poll(self) -> None:
+        """Has what other replicas have written read, for all watched accounts at once.
 
-        async def newest(transaction: Transaction) -> int:
+        Raises:
+            FlowStackError: BILLING_UNAVAILABLE.
+        """
+        if not self._feeds:
+            return
+        watched = list(self._feeds)
+        newest = await self._context.store.transact(lambda transaction: transaction.alerts.last_sequences(watched))
+        for account_id, place in newest.items():
+            feed = self._feeds.get(account_id)
+            if feed is not None and place > feed.newest:
+                feed.stale.set()
+
+    async def close(self) -> None:
+        """Ends every stream, so that its reader turns to the next server."""
+        self._closed = True
+        for feed in self._feeds.values():
+            feed.fail(_shutting_down())
+
+    async def _begin(self, account_id: str, resume_token: str) -> tuple[int, int]:
+        """The place of the newest alert, and the place after which a stream begins."""
+
+        async def read(transaction: Transaction) -> int:
             await transaction.accounts.get(account_id)
             return (await transaction.alerts.last_sequences([account_id])).get(account_id, 0)
 
-        last = await self._context.store.transact(newest)
+        newest = await self._context.store.transact(read)
         if not resume_token:
-            return last
+            return newest, newest
         try:
             position = self._context.page_tokens.open(("WatchAlerts", account_id), resume_token)
         except FlowStackError:
             raise invalid_request("resume_token", "must be the last one of a stream of the same account") from None
-        return last if position is None else position[0]
+        return newest, newest if position is None else position[0]
+
+    def _join(self, account_id: str, newest: int) -> _Feed:
+        if self._closed:
+            raise _shutting_down()
+        feed = self._feeds.get(account_id)
+        if feed is None or feed.error is not None:
+            feed = self._feeds[account_id] = _Feed(newest)
+            feed.task = asyncio.create_task(self._run(account_id, feed), name=f"alerts of {account_id}")
+        feed.watchers += 1
+        return feed
+
+    def _leave(self, account_id: str, feed: _Feed) -> None:
+        feed.watchers -= 1
+        if feed.watchers:
+            return
+        if feed.task is not None:
+            feed.task.cancel()
+        if self._feeds.get(account_id) is feed:
+            del self._feeds[account_id]
+
+    async def _run(self, account_id: str, feed: _Feed) -> None:
+        """Reads what is new whenever there may be something, once for all streams of the account."""
+        try:
+            with self._context.signals.alerts.watched(account_id, feed.stale):
+                # At first as well: what was written since the newest was read has told nobody.
+                while True:
+                    feed.stale.clear()
+                    alerts = await self._read(account_id, feed.newest)
+                    feed.publish(alerts)
+                    if len(alerts) < ALERTS_AT_ONCE:
+                        await feed.stale.wait()
+        except Exception as error:
+            feed.fail(error)
+
+    async def _read(self, account_id: str, place: int) -> Sequence[WatchedAlert]:
+        async def read(transaction: Transaction) -> Sequence[AlertView]:
+            # Places are allotted under the lock of the account's partition: what is committed has no gaps.
+            alerts = await transaction.alerts.since(account_id, place, ALERTS_AT_ONCE)
+            return await views_of(transaction, account_id, alerts)
+
+        views = await self._context.store.transact(read)
+        return [WatchedAlert(view, self._token(account_id, view.alert.sequence)) for view in views]
+
+    def _life_sign(self, account_id: str, seen: int) -> WatchedAlert:
+        return WatchedAlert(None, self._token(account_id, seen))
 
     def _token(self, account_id: str, sequence: int) -> str:
         return self._context.page_tokens.seal(("WatchAlerts", account_id), (sequence, ""))
 
-    async def _after(self, account_id: str, sequence: int) -> Sequence[AlertView]:
-        async def read(transaction: Transaction) -> Sequence[AlertView]:
-            # Places are allotted under the lock of the account's partition: what is committed has no gaps.
-            alerts = await transaction.alerts.since(account_id, sequence, ALERTS_AT_ONCE)
-            return await views_of(transaction, account_id, alerts)
 
-        return await self._context.store.transact(read)
+def _shutting_down() -> FlowStackError:
+    return FlowStackError(Reason.SHUTTING_DOWN, "Billing is shutting down. Call again with the last resume_token.")

@@ -137,7 +137,7 @@ class DeliveryDispatcher:
         if webhook.format is WebhookFormat.STANDARD:
             body = standard_body(alert)
             headers = self._signer.headers(secrets, alert.alert_id, self._context.clock.now_us(), body)
-        return await self._sender.post(url, headers, body)
+        return await self._sender.post(delivery.account_id, url, headers, body)
 
     def _secrets_of(self, webhook: Webhook) -> list[Secret]:
         place = f"{webhook.webhook_id}/secret"

@@ -43,37 +43,12 @@ class Signals:
         """There may be deliveries to be made."""
         self.urgent: asyncio.Queue[str] = asyncio.Queue()
         """Accounts that are to be brought up to date at once."""
-        self.draining = asyncio.Event()
-        """The service shuts down: streams end."""
         self.usage = Topic()
         """What accounts have used or are charged, their limits or budgets have changed."""
-        self._watchers: dict[str, set[asyncio.Event]] = {}
+        self.alerts = Topic()
+        """There may be new alerts of accounts."""
 
     def alerted(self, account_ids: Iterable[str]) -> None:
         """Alerts of these accounts have been written."""
         self.deliveries.set()
-        for account_id in account_ids:
-            for changed in self._watchers.get(account_id, ()):
-                changed.set()
-
-    def watch(self, account_id: str) -> asyncio.Event:
-        """An event that is set whenever there may be new alerts of an account; to be given back."""
-        changed = asyncio.Event()
-        self._watchers.setdefault(account_id, set()).add(changed)
-        return changed
-
-    def unwatch(self, account_id: str, changed: asyncio.Event) -> None:
-        """Gives an event back."""
-        watchers = self._watchers[account_id]
-        watchers.discard(changed)
-        if not watchers:
-            del self._watchers[account_id]
-
-    def watched(self) -> list[str]:
-        """Accounts whose alerts somebody watches."""
-        return list(self._watchers)
-
-    async def drain(self) -> None:
-        """Ends every stream, so that its reader turns to the next server."""
-        self.draining.set()
-        self.alerted(self.watched())
+        self.alerts.changed(account_ids)

@@ -47,18 +47,16 @@ class WebhookService:
             FlowStackError: ACCOUNT_NOT_FOUND, ACCOUNT_DELETED, WEBHOOK_LIMIT_EXCEEDED; INVALID_REQUEST for an address
                 that the operator does not allow.
         """
-        redacted = await self._sender.check(url, form)
+        # Before the look-up, which takes more; below once more, with the account locked.
+        await self._context.store.transact(lambda transaction: _demand_room(transaction, account_id))
+        redacted = await self._sender.check(account_id, url, form)
         action = Action(actor, "AlertService.CreateWebhook")
         secret = self._new_secret() if form is WebhookFormat.STANDARD else Secret("")
 
         async def work(transaction: Transaction) -> Webhook:
             opened = await OpenAccount.open(self._context, transaction, account_id)
             opened.refuse_deleted()
-            if await transaction.webhooks.count(account_id) >= WEBHOOKS_MAX:
-                raise FlowStackError(
-                    Reason.WEBHOOK_LIMIT_EXCEEDED,
-                    f"The account has {WEBHOOKS_MAX} webhooks, the most that it can. Delete one that is not needed.",
-                )
+            await _demand_room(transaction, account_id)
             webhook_id = new_id("wh_", self._context.randomness)
             webhook = Webhook(
                 webhook_id,
@@ -169,6 +167,15 @@ async def demand_webhooks(transaction: Transaction, account_id: str, webhook_ids
     """
     if webhook_ids and set(webhook_ids) - set(await transaction.webhooks.existing(account_id, webhook_ids)):
         _webhook_not_found()
+
+
+async def _demand_room(transaction: Transaction, account_id: str) -> None:
+    """Refuses an account that has as many webhooks as it can."""
+    if await transaction.webhooks.count(account_id) >= WEBHOOKS_MAX:
+        raise FlowStackError(
+            Reason.WEBHOOK_LIMIT_EXCEEDED,
+            f"The account has {WEBHOOKS_MAX} webhooks, the most that it can. Delete one that is not needed.",
+        )
 
 
 def _webhook_not_found() -> NoReturn:

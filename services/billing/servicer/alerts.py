@@ -18,6 +18,7 @@ from services.billing.service.alerts import AlertService
 from services.billing.service.paging import PageRequest
 from services.billing.service.webhooks import WebhookService
 from services.billing.servicer.caller import account_of_call, actor_of_call
+from services.billing.servicer.streams import StreamLimit
 from services.shared.clock import Clock
 from services.shared.errors import FlowStackError, Reason
 
@@ -36,14 +37,16 @@ class AlertServicer(AlertServiceServicer):
         alerts: AlertService,
         watching: AlertWatchService,
         webhooks: WebhookService,
-        clock: Clock,
         *,
+        streams: StreamLimit,
+        clock: Clock,
         write_timeout_s: float = WRITE_TIMEOUT_S,
     ) -> None:
         self._settings = settings
         self._alerts = alerts
         self._watching = watching
         self._webhooks = webhooks
+        self._streams = streams
         self._clock = clock
         self._write_timeout_s = write_timeout_s
 
@@ -76,16 +79,19 @@ class AlertServicer(AlertServiceServicer):
         """See the contract. Written to the context, so that a reader that takes nothing can be cut off."""
         account_id = account_of_call(request.account_id)
         kinds = convert.kinds_from_proto(request.kinds)
-        async with aclosing(self._watching.watch(account_id, kinds, request.resume_token)) as stream:  # type: ignore[type-var]
-            async for watched in stream:
-                try:
-                    async with asyncio.timeout(self._write_timeout_s):
-                        await context.write(convert.watched_to_proto(watched))
-                except TimeoutError:
-                    raise FlowStackError(
-                        Reason.READER_TOO_SLOW,
-                        "The stream was not read for 30 s. Call again with the last resume_token.",
-                    ) from None
+        with self._streams.one_more(account_id):
+            async with aclosing(self._watching.watch(account_id, kinds, request.resume_token)) as stream:
+                async for watched in stream:
+                    await self._write(context, convert.watched_to_proto(watched))
+
+    async def _write(self, context: Context[Any, Any], message: pb.WatchAlertsResponse) -> None:
+        try:
+            async with asyncio.timeout(self._write_timeout_s):
+                await context.write(message)
+        except TimeoutError:
+            raise FlowStackError(
+                Reason.READER_TOO_SLOW, "The stream was not read for 30 s. Call again with the last resume_token."
+            ) from None
 
     async def SendAlert(self, request: pb.SendAlertRequest, context: Context[Any, Any]) -> pb.SendAlertResponse:
         """See the contract."""

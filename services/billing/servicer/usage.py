@@ -27,6 +27,7 @@ from services.billing.service.usage import UsageService
 from services.billing.service.usage_history import UsageHistoryService
 from services.billing.service.watching import UsageWatchService
 from services.billing.servicer.caller import account_of_call, actor_of_call
+from services.billing.servicer.streams import StreamLimit
 from services.shared.auth import CallerKind, current_caller
 from services.shared.clock import Clock
 
@@ -47,6 +48,7 @@ class UsageServicer(UsageServiceServicer):
         outlook: OutlookService,
         *,
         reconciliation: ReconciliationService,
+        streams: StreamLimit,
         clock: Clock,
     ) -> None:
         self._usage = usage
@@ -54,6 +56,7 @@ class UsageServicer(UsageServiceServicer):
         self._history = history
         self._outlook = outlook
         self._reconciliation = reconciliation
+        self._streams = streams
         self._clock = clock
 
     async def GetUsage(self, request: pb.GetUsageRequest, context: Context[Any, Any]) -> pb.GetUsageResponse:
@@ -65,9 +68,11 @@ class UsageServicer(UsageServiceServicer):
         self, request: pb.WatchUsageRequest, context: Context[Any, Any]
     ) -> AsyncIterator[pb.WatchUsageResponse]:
         """See the contract."""
-        async with aclosing(self._watching.watch(account_of_call(request.account_id))) as usages:
-            async for usage in usages:
-                yield pb.WatchUsageResponse(usage=convert.usage_to_proto(usage))
+        account_id = account_of_call(request.account_id)
+        with self._streams.one_more(account_id):
+            async with aclosing(self._watching.watch(account_id)) as usages:
+                async for usage in usages:
+                    yield pb.WatchUsageResponse(usage=convert.usage_to_proto(usage))
 
     async def ListSessions(
         self, request: pb.ListSessionsRequest, context: Context[Any, Any]

@@ -13,7 +13,6 @@ from flowstack_protos.billing.v1.alert_service_pb2_grpc import AlertServiceStub
 
 from services.billing import __main__ as billing_main
 from services.billing.config import BillingSettings
-from services.billing.service.signals import Signals
 from services.billing.servicer.alerts import AlertServicer
 from services.shared.status import error_from_rpc
 from tests.support.billing import QUICK, BillingUnderTest
@@ -32,15 +31,17 @@ READERS_OPTIONS = (
 
 @pytest.fixture
 def cut_off(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
-    """Is set once a stream of alerts is watched no more. A reader may leave a message lying for a moment only."""
-    left, unwatch = asyncio.Event(), Signals.unwatch
+    """Is set once a stream of alerts has ended. A reader may leave a message lying for a moment only."""
+    left = asyncio.Event()
 
-    def noted(self: Signals, account_id: str, changed: asyncio.Event) -> None:
-        unwatch(self, account_id, changed)
-        left.set()
+    class NotingServicer(AlertServicer):
+        async def WatchAlerts(self, request: Any, context: Any) -> None:
+            try:
+                await super().WatchAlerts(request, context)
+            finally:
+                left.set()
 
-    monkeypatch.setattr(Signals, "unwatch", noted)
-    monkeypatch.setattr(billing_main, "AlertServicer", partial(AlertServicer, write_timeout_s=0.2))
+    monkeypatch.setattr(billing_main, "AlertServicer", partial(NotingServicer, write_timeout_s=0.2))
     return left
 
 

@@ -60,11 +60,11 @@ async def test_nothing_of_a_request_is_sent_before_the_name_is_proved(known: Aut
     trusting = ssl.create_default_context(cafile=str(known.file))
     sender = GuardedSender(Names(**NAMES), networks_of(LOOPBACK), tls=trusting)
     async with Receiver(tls=served_with(wrong)) as receiver:
-        result = await sender.post(Secret(receiver.url(host=HOST)), {"webhook-id": "alert_1"}, "{}")
+        result = await sender.post("acct_1", Secret(receiver.url(host=HOST)), {"webhook-id": "alert_1"}, "{}")
         assert (result.failure, result.http_status) == (DeliveryFailure.TLS, 0)
         assert receiver.received == []
     async with Receiver(tls=served_with(known.issue("right", f"DNS:{HOST}"))) as receiver:
-        result = await sender.post(Secret(receiver.url(host=HOST)), {"webhook-id": "alert_1"}, "{}")
+        result = await sender.post("acct_1", Secret(receiver.url(host=HOST)), {"webhook-id": "alert_1"}, "{}")
         assert (result.failure, len(receiver.received)) == (DeliveryFailure.NONE, 1)
 
 

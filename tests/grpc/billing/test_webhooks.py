@@ -23,7 +23,7 @@ from tests.support import receiver as behaviours
 from tests.support.billing import BillingUnderTest, Customer, billing, failure_of, reason_of
 from tests.support.clock import HOUR_US, ManualClock
 from tests.support.database import everything_in
-from tests.support.receiver import Receiver, answering
+from tests.support.receiver import Names, Receiver, answering
 
 RETRIES = 10
 """Attempts until a delivery is given up."""
@@ -230,14 +230,18 @@ async def test_deleting_a_webhook_ends_what_waits_for_it(
     assert list(listed.webhooks) == []
 
 
-async def test_at_most_twenty_webhooks(desk: Desk, receiver: Receiver) -> None:
-    for number in range(20):
-        await desk.create(receiver.url(f"/{number}"))
-    assert await reason_of(desk.create(receiver.url())) == "WEBHOOK_LIMIT_EXCEEDED"
-    page = await desk.stub.ListWebhooks(pb.ListWebhooksRequest(page_size=15), metadata=desk.customer.metadata)
-    request = pb.ListWebhooksRequest(page_token=page.next_page_token)
-    rest = await desk.stub.ListWebhooks(request, metadata=desk.customer.metadata)
-    assert (len(page.webhooks), len(rest.webhooks)) == (15, 5)
+async def test_at_most_twenty_webhooks(settings: BillingSettings, clock: ManualClock) -> None:
+    names = Names(**{"hooks.example": ["127.0.0.1"]})
+    async with billing(settings, clock, lookup=names) as service:
+        desk = Desk(service, await service.new_customer())
+        for number in range(20):
+            await desk.create(f"http://hooks.example/{number}")
+        assert await reason_of(desk.create("http://one-more.example/")) == "WEBHOOK_LIMIT_EXCEEDED"
+        page = await desk.stub.ListWebhooks(pb.ListWebhooksRequest(page_size=15), metadata=desk.customer.metadata)
+        request = pb.ListWebhooksRequest(page_token=page.next_page_token)
+        rest = await desk.stub.ListWebhooks(request, metadata=desk.customer.metadata)
+        assert (len(page.webhooks), len(rest.webhooks)) == (15, 5)
+    assert set(names.asked) == {"hooks.example"}, "nothing is looked up for what is refused"
 
 
 @pytest.mark.parametrize(

@@ -131,11 +131,11 @@ class Sender:
         self._world = world
         self._replica = replica
 
-    async def check(self, url: str, form: WebhookFormat) -> str:
+    async def check(self, account_id: str, url: str, form: WebhookFormat) -> str:
         """Everything is allowed."""
         return url
 
-    async def post(self, url: Secret, headers: Mapping[str, str], body: str) -> AttemptResult:
+    async def post(self, account_id: str, url: Secret, headers: Mapping[str, str], body: str) -> AttemptResult:
         """Waits until the test answers."""
         try:
             attempt = self._world.arrive(self._replica, url.reveal(), headers, body)

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from services.billing.adapters.webhooks.addresses import RefusedError, SystemLookup, guarded_socket
-from services.billing.adapters.webhooks.sender import GuardedSender
+from services.billing.adapters.webhooks.sender import ANSWER_BYTES_MAX, GuardedSender
 from services.billing.domain.targets import is_allowed, networks_of
 from services.billing.domain.webhooks import AttemptResult, DeliveryFailure, WebhookFormat
 from services.shared.errors import FlowStackError
 from services.shared.secret import Secret
 from tests.support import receiver as behaviours
-from tests.support.receiver import Names, Receiver, answering
+from tests.support.receiver import CHUNKED, Names, Receiver, answering
 
 LOOPBACK = networks_of("127.0.0.0/8")
 METADATA = "169.254.169.254"
@@ -25,7 +25,7 @@ def sender_of(names: Names, **options: Any) -> GuardedSender:
 
 
 async def post(sender: GuardedSender, url: str) -> AttemptResult:
-    return await sender.post(Secret(url), {"webhook-id": "alert_1"}, '{"a":1}')
+    return await sender.post("acct_1", Secret(url), {"webhook-id": "alert_1"}, '{"a":1}')
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ async def post(sender: GuardedSender, url: str) -> AttemptResult:
         "100.64.0.1", "100.100.100.200", "192.0.0.192", "168.63.129.16", "198.18.0.1", "224.0.0.1", "255.255.255.255",
         "240.0.0.1", "::1", "::", "fe80::1", "fe80::1%eth0", "fc00::1", "fd00:ec2::254", "ff02::1", "::ffff:127.0.0.1",
         "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "2002:7f00:1::", "2001:db8::1",
-        "fec0::1", "64:ff9b:1::1", "not an address", "",
+        "fec0::1", "64:ff9b:1::1", "2001:0:4136:e378:8000:63bf:f7f7:f7f7", "not an address", "",
     ],
 )  # fmt: skip
 def test_addresses_that_are_not_public_are_refused(address: str) -> None:
@@ -45,6 +45,29 @@ def test_addresses_that_are_not_public_are_refused(address: str) -> None:
 @pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"])
 def test_public_addresses_are_allowed(address: str) -> None:
     assert is_allowed(address, ())
+
+
+# IANA's registries of special-purpose addresses (iana.org/assignments/iana-ipv4-special-registry and
+# iana-ipv6-special-registry): what is not globally reachable, deprecated or reserved.
+SPECIAL = (
+    "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
+    "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24",
+    "240.0.0.0/4", "255.255.255.255/32", "::/128", "::1/128", "64:ff9b:1::/48", "100::/64", "100:0:0:1::/64",
+    "2001::/23", "2001:1::1/128", "2001:1::2/128", "2001:1::3/128", "2001:2::/48", "2001:3::/32", "2001:4:112::/48",
+    "2001:10::/28", "2001:20::/28", "2001:30::/28", "2001:db8::/32", "3fff::/20", "5f00::/16", "fc00::/7", "fe80::/10",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("network", SPECIAL)
+def test_special_purpose_addresses_are_refused(network: str) -> None:
+    (parsed,) = networks_of(network)
+    for address in (parsed[0], parsed[parsed.num_addresses // 2], parsed[-1]):
+        assert not is_allowed(str(address), ()), address
+
+
+def test_addresses_beside_special_purpose_ones_are_allowed() -> None:
+    for address in ("2001:200::1", "3ffe:ffff::1", "2001:db7::1", "2001:db9::1", "192.0.1.1", "198.17.255.255"):
+        assert is_allowed(address, ()), address
 
 
 def test_the_operator_allows_what_it_names_and_no_more() -> None:
@@ -73,14 +96,14 @@ async def test_addresses_are_checked_when_a_webhook_is_created(url: str) -> None
 
     sender = GuardedSender(resolve, allow_http=True)
     with pytest.raises(FlowStackError) as raised:
-        await sender.check(url, WebhookFormat.STANDARD)
+        await sender.check("acct_1", url, WebhookFormat.STANDARD)
     assert [violation.field for violation in raised.value.violations] == ["url"]
     lookup.close()
 
 
 async def test_plain_http_is_the_operators_to_allow() -> None:
     with pytest.raises(FlowStackError, match="https://"):
-        await GuardedSender(Names(public=["8.8.8.8"])).check("http://public/", WebhookFormat.STANDARD)
+        await GuardedSender(Names(public=["8.8.8.8"])).check("acct_1", "http://public/", WebhookFormat.STANDARD)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +115,7 @@ async def test_plain_http_is_the_operators_to_allow() -> None:
     ],
 )
 async def test_what_of_an_address_is_shown(url: str, form: WebhookFormat, shown: str) -> None:
-    assert await sender_of(Names(public=["8.8.8.8"])).check(url, form) == shown
+    assert await sender_of(Names(public=["8.8.8.8"])).check("acct_1", url, form) == shown
 
 
 async def test_a_name_that_turns_to_the_metadata_address_is_refused_at_the_moment_of_sending() -> None:
@@ -100,7 +123,7 @@ async def test_a_name_that_turns_to_the_metadata_address_is_refused_at_the_momen
         names = Names()
         names.set("rebinding", ["127.0.0.1"], ["127.0.0.1"], [METADATA])
         sender = sender_of(names)
-        await sender.check(receiver.url(host="rebinding"), WebhookFormat.STANDARD)
+        await sender.check("acct_1", receiver.url(host="rebinding"), WebhookFormat.STANDARD)
         assert await post(sender, receiver.url(host="rebinding")) == (DeliveryFailure.NONE, 200, 0.0)
         assert await post(sender, receiver.url(host="rebinding")) == (DeliveryFailure.ADDRESS_REFUSED, 0, 0.0)
         # Asked once for each: what was checked is what is connected to.
@@ -141,6 +164,32 @@ async def test_what_becomes_of_an_attempt(behaviour: Any, failure: DeliveryFailu
         result = await post(sender_of(Names()), receiver.url())
         assert (result.failure, result.http_status) == (failure, status)
         assert len(receiver.received) == 1
+
+
+@pytest.mark.parametrize(
+    ("head", "part"),
+    [
+        pytest.param(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 2000, id="heads before the answer"),
+        pytest.param(b"", b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" * 2000, id="early hints"),
+        pytest.param(CHUNKED + b"1;a=", b"b" * 65536, id="a chunk's extension"),
+        pytest.param(CHUNKED, b"0" * 65536, id="a chunk's size"),
+        pytest.param(CHUNKED, b"1\r\nx\r\n" * 3000, id="tiny chunks"),
+        pytest.param(CHUNKED + b"0\r\n", b"x: y\r\n" * 2000, id="trailers"),
+        pytest.param(b"HTTP/1.1 200 OK\r\n", b"x: y\r\n" * 2000, id="headers"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nx: ", b"y" * 65536, id="one header"),
+        pytest.param(b"HTTP/1.1 200 ", b"O" * 65536, id="a status line"),
+        pytest.param(b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 65536, id="a body without a length"),
+    ],
+)
+async def test_an_answer_without_end_is_cut_off_by_its_size(head: bytes, part: bytes) -> None:
+    async with Receiver(behaviours.endless(head, part)) as receiver:
+        assert (await post(sender_of(Names(), timeout_s=60), receiver.url())).failure is DeliveryFailure.MALFORMED
+
+
+async def test_an_answer_of_the_largest_size_is_read_to_its_end() -> None:
+    body = b"x" * ANSWER_BYTES_MAX
+    async with Receiver(answering("200 OK", body=body)) as receiver:
+        assert (await post(sender_of(Names()), receiver.url())).failure is DeliveryFailure.NONE
 
 
 @pytest.mark.parametrize("behaviour", [behaviours.hang, behaviours.trickle])

@@ -7,13 +7,18 @@ import socket
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from services.billing.domain.targets import Network, is_allowed
 
-LOOKUPS_AT_ONCE: Final = 32
+LOOKUPS_AT_ONCE: Final = 64
 """Threads for names that are slow to resolve; the rest of the process has none to spare for them."""
+
+LOOKUPS_AT_ONCE_OF_ACCOUNT: Final = 4
+"""Of these of one account, those included that nobody waits for any more: a thread is free when the system's resolver
+has answered or given up, and not before."""
 
 Lookup = Callable[[str, int], Awaitable[Sequence[str]]]
 """The addresses of a name, IP literals of any spelling included. Raises OSError where there are none."""
@@ -44,6 +49,34 @@ class SystemLookup:
     def close(self) -> None:
         """Lets the threads go."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+class FairLookup:
+    """A look-up of which every account has a few at a time: names that hang keep nobody else's waiting."""
+
+    def __init__(self, lookup: Lookup, at_once_of_account: int = LOOKUPS_AT_ONCE_OF_ACCOUNT) -> None:
+        self._lookup = lookup
+        self._at_once_of_account = at_once_of_account
+        self._rooms: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        """For accounts that look something up, or wait to."""
+        self._running: set[asyncio.Future[Sequence[str]]] = set()
+
+    async def __call__(self, account_id: str, host: str, port: int) -> Sequence[str]:
+        """The addresses of a name, once the account has room. Raises OSError where there are none."""
+        room = self._rooms.get(account_id)
+        if room is None:
+            room = self._rooms[account_id] = asyncio.Semaphore(self._at_once_of_account)
+        await room.acquire()
+        looking = asyncio.ensure_future(self._lookup(host, port))
+        self._running.add(looking)
+
+        def ended(_: object) -> None:
+            self._running.discard(looking)
+            room.release()
+
+        looking.add_done_callback(ended)
+        # It goes on where its caller has given up, and takes up the room for as long.
+        return await asyncio.shield(looking)
 
 
 async def allowed_addresses(lookup: Lookup, host: str, port: int, operators: Sequence[Network]) -> Sequence[str]:

@@ -1,17 +1,19 @@
-"""Posts to addresses that customers name: only to allowed ones, in bounded time, following nothing."""
+"""Posts to addresses that customers name: only to allowed ones, in bounded time and size, following nothing."""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import aiohttp
-from aiohttp import ClientError, ClientPayloadError, ClientResponse, ClientSSLError, TCPConnector, http_exceptions
+from aiohttp import ClientError, ClientPayloadError, ClientResponse, ClientSSLError, http_exceptions
 from yarl import URL
 
 from services.billing.adapters.webhooks.addresses import (
+    FairLookup,
     Lookup,
     PinnedResolver,
     RefusedError,
@@ -19,6 +21,7 @@ from services.billing.adapters.webhooks.addresses import (
     allowed_addresses,
     guarded_socket,
 )
+from services.billing.adapters.webhooks.bounded import AnswerMeter, MeteredConnector
 from services.billing.domain.targets import Network
 from services.billing.domain.webhooks import AttemptResult, DeliveryFailure, WebhookFormat
 from services.shared.errors import FlowStackError, invalid_request
@@ -32,6 +35,9 @@ LOOKUP_TIMEOUT_S: Final = 5.0
 
 ANSWER_BYTES_MAX: Final = 64 * 1024
 """Of an answer's body, of which nothing but its end matters."""
+
+TRANSPORT_BYTES_MAX: Final = 4 * ANSWER_BYTES_MAX
+"""Of all that comes in during an attempt: heads, chunks' frames and trailers too."""
 
 USER_AGENT: Final = "FlowStack-Webhooks/1"
 
@@ -50,6 +56,7 @@ class GuardedSender:
         lookup: Lookup,
         operators: Sequence[Network] = (),
         *,
+        creation_lookup: Lookup | None = None,
         allow_http: bool = False,
         tls: ssl.SSLContext | None = None,
         timeout_s: float = ATTEMPT_TIMEOUT_S,
@@ -59,17 +66,20 @@ class GuardedSender:
         Args:
             lookup: resolves names.
             operators: networks that the operator allows beside public addresses.
+            creation_lookup: resolves names where webhooks are created, so that no delivery waits for these; `lookup`
+                where it is None.
             allow_http: whether addresses without TLS are allowed.
             tls: verifies receivers; the system's authorities where it is None.
             timeout_s: of an attempt as a whole, in seconds.
         """
-        self._lookup = lookup
+        self._lookup = FairLookup(lookup)
+        self._creation_lookup = FairLookup(creation_lookup or lookup)
         self._operators = operators
         self._allow_http = allow_http
         self._tls = tls or ssl.create_default_context()
         self._timeout_s = timeout_s
 
-    async def check(self, url: str, form: WebhookFormat) -> str:
+    async def check(self, account_id: str, url: str, form: WebhookFormat) -> str:
         """Checks an address as far as that can be done beforehand; answers it as it may be shown.
 
         A name that has no address at present is taken: deliveries to it fail until it has one.
@@ -83,7 +93,7 @@ class GuardedSender:
         host, port = parsed.raw_host or "", parsed.port or 0
         try:
             async with asyncio.timeout(LOOKUP_TIMEOUT_S):
-                await allowed_addresses(self._lookup, host, port, self._operators)
+                await allowed_addresses(partial(self._creation_lookup, account_id), host, port, self._operators)
         except RefusedError:
             raise self._refused() from None
         except (UnresolvedError, TimeoutError):
@@ -108,24 +118,33 @@ class GuardedSender:
             "url", f"must be an {schemes} address on the public internet, or one that the operator allows"
         )
 
-    async def post(self, url: Secret, headers: Mapping[str, str], body: str) -> AttemptResult:
+    async def post(self, account_id: str, url: Secret, headers: Mapping[str, str], body: str) -> AttemptResult:
         """Posts JSON once, in bounded time."""
         parsed = self._parsed(url.reveal())
         if parsed is None:
             # Allowed when it was created, and no more.
             return AttemptResult(DeliveryFailure.ADDRESS_REFUSED)
+        meter = AnswerMeter(TRANSPORT_BYTES_MAX)
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await self._post(parsed, headers, body)
+                addresses = await self._addresses(account_id, parsed)
+                result = await self._post(parsed, addresses, headers, body, meter)
         except Exception as error:
             failure = _failure_of(error)
             if failure is None:
                 raise
-            return AttemptResult(failure)
+            result = AttemptResult(failure)
+        return AttemptResult(DeliveryFailure.MALFORMED, result.http_status) if meter.is_over else result
 
-    async def _post(self, url: URL, headers: Mapping[str, str], body: str) -> AttemptResult:
-        addresses = await allowed_addresses(self._lookup, url.raw_host or "", url.port or 0, self._operators)
-        connector = TCPConnector(
+    async def _addresses(self, account_id: str, url: URL) -> Sequence[str]:
+        lookup = partial(self._lookup, account_id)
+        return await allowed_addresses(lookup, url.raw_host or "", url.port or 0, self._operators)
+
+    async def _post(
+        self, url: URL, addresses: Sequence[str], headers: Mapping[str, str], body: str, meter: AnswerMeter
+    ) -> AttemptResult:
+        connector = MeteredConnector(
+            meter,
             ssl=self._tls,
             resolver=PinnedResolver(addresses),
             use_dns_cache=False,

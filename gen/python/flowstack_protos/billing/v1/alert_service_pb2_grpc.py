@@ -146,6 +146,8 @@ class AlertServiceServicer:
 
         The stream ends with UNAVAILABLE / SHUTTING_DOWN, or with RESOURCE_EXHAUSTED / READER_TOO_SLOW where a message
         was left unread for 30 s; call again with the last resume_token.
+        Errors: RESOURCE_EXHAUSTED / CONCURRENCY_LIMIT_EXCEEDED, with metadata limit and with RetryInfo, beyond 1,000
+        streams of WatchAlerts and WatchUsage together that are open for the account at one server.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -65,6 +65,8 @@ class AlertServiceStub:
 
     The stream ends with UNAVAILABLE / SHUTTING_DOWN, or with RESOURCE_EXHAUSTED / READER_TOO_SLOW where a message
     was left unread for 30 s; call again with the last resume_token.
+    Errors: RESOURCE_EXHAUSTED / CONCURRENCY_LIMIT_EXCEEDED, with metadata limit and with RetryInfo, beyond 1,000
+    streams of WatchAlerts and WatchUsage together that are open for the account at one server.
     """
     SendAlert: _grpc.UnaryUnaryMultiCallable[_alert_service_pb2.SendAlertRequest, _alert_service_pb2.SendAlertResponse]
     """Sends one of the caller's own alerts through its sinks. Customer for its own account, admin.
@@ -144,6 +146,8 @@ class AlertServiceAsyncStub(AlertServiceStub):
 
     The stream ends with UNAVAILABLE / SHUTTING_DOWN, or with RESOURCE_EXHAUSTED / READER_TOO_SLOW where a message
     was left unread for 30 s; call again with the last resume_token.
+    Errors: RESOURCE_EXHAUSTED / CONCURRENCY_LIMIT_EXCEEDED, with metadata limit and with RetryInfo, beyond 1,000
+    streams of WatchAlerts and WatchUsage together that are open for the account at one server.
     """
     SendAlert: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.SendAlertRequest, _alert_service_pb2.SendAlertResponse]  # type: ignore[assignment]
     """Sends one of the caller's own alerts through its sinks. Customer for its own account, admin.
@@ -244,6 +248,8 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
 
         The stream ends with UNAVAILABLE / SHUTTING_DOWN, or with RESOURCE_EXHAUSTED / READER_TOO_SLOW where a message
         was left unread for 30 s; call again with the last resume_token.
+        Errors: RESOURCE_EXHAUSTED / CONCURRENCY_LIMIT_EXCEEDED, with metadata limit and with RetryInfo, beyond 1,000
+        streams of WatchAlerts and WatchUsage together that are open for the account at one server.
         """
 
     @_abc_1.abstractmethod

@@ -125,6 +125,8 @@ class UsageServiceServicer:
         Customer for its own account, admin.
 
         The stream ends with UNAVAILABLE / SHUTTING_DOWN or QUOTA_UNAVAILABLE; call again.
+        Errors: RESOURCE_EXHAUSTED / CONCURRENCY_LIMIT_EXCEEDED, with metadata limit and with RetryInfo, beyond 1,000
+        streams of WatchUsage and WatchAlerts together that are open for the account at one server.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -60,6 +60,8 @@ class UsageServiceStub:
     Customer for its own account, admin.
 
     The stream ends with UNAVAILABLE / SHUTTING_DOWN or QUOTA_UNAVAILABLE; call again.
+    Errors: RESOURCE_EXHAUSTED / CONCURRENCY_LIMIT_EXCEEDED, with metadata limit and with RetryInfo, beyond 1,000
+    streams of WatchUsage and WatchAlerts together that are open for the account at one server.
     """
     ListSessions: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.ListSessionsRequest, _usage_service_pb2.ListSessionsResponse]
     """Lists resolved sessions from the ledger, newest first. Running ones are not in it. Customer for its own
@@ -128,6 +130,8 @@ class UsageServiceAsyncStub(UsageServiceStub):
     Customer for its own account, admin.
 
     The stream ends with UNAVAILABLE / SHUTTING_DOWN or QUOTA_UNAVAILABLE; call again.
+    Errors: RESOURCE_EXHAUSTED / CONCURRENCY_LIMIT_EXCEEDED, with metadata limit and with RetryInfo, beyond 1,000
+    streams of WatchUsage and WatchAlerts together that are open for the account at one server.
     """
     ListSessions: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.ListSessionsRequest, _usage_service_pb2.ListSessionsResponse]  # type: ignore[assignment]
     """Lists resolved sessions from the ledger, newest first. Running ones are not in it. Customer for its own
@@ -205,6 +209,8 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         Customer for its own account, admin.
 
         The stream ends with UNAVAILABLE / SHUTTING_DOWN or QUOTA_UNAVAILABLE; call again.
+        Errors: RESOURCE_EXHAUSTED / CONCURRENCY_LIMIT_EXCEEDED, with metadata limit and with RetryInfo, beyond 1,000
+        streams of WatchUsage and WatchAlerts together that are open for the account at one server.
         """
 
     @_abc_1.abstractmethod
