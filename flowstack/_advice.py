@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
+from flowstack._errors import InvalidRequestError
+
 Complexity = Literal["simple", "medium", "complex"]
 
+DAY_SECONDS: Final = 86_400.0
+SESSIONS_MAX: Final = 2**53
 COMPLEX_WORDS: Final = 300
 SIMPLE_WORDS: Final = 30
 _COMPLEX: Final = re.compile(
@@ -52,10 +56,10 @@ def expired(document: Mapping[str, Any], now: datetime) -> bool:
 def split_batch(text: str, count: int) -> list[str]:
     """The parts of an answer to numbered requests: always `count` texts, empty where the answer has none.
 
-    Numbers at the beginning of lines part it, `1.`, `2)` or `3:`; where the lines do not have them, numbers between
-    words do. A single request's answer needs no number.
+    Numbers at the beginning of lines part it, `1.`, `2)`, `3:` or `### 4.`; where the lines do not have them, numbers
+    between words do. A single request's answer needs no number.
     """
-    for pattern in (r"^[ \t]*(?:\*\*)?{n}[.):](?:\*\*)?(?=\s|$)", r"(?:^|(?<=\s)){n}[.):](?=\s)"):
+    for pattern in (r"^[ \t]*(?:#{1,6}[ \t]+)?(?:\*\*)?{n}[.):](?:\*\*)?(?=\s|$)", r"(?:^|(?<=\s)){n}[.):](?=\s)"):
         found = _split(text, count, pattern)
         if found:
             return found
@@ -84,33 +88,43 @@ def project_sessions(
 ) -> int:
     """Sessions at the period's end if they go on as they did.
 
-    The pace is that between the oldest and the newest snapshot of this period; with fewer than two, or none apart in
-    time, the period's own mean so far.
+    The pace is that between the oldest and the newest snapshot of this period; where these are not a day apart, which
+    says little about a month, the period's own mean so far, and its first day counts as whole.
 
     Args:
-        history: snapshots with `timestamp` (ISO text; without a zone, local) and `sessions_used`, in any order.
+        history: snapshots with `timestamp` (ISO text; without a zone, local) and `sessions_used`, in any order. One
+            whose time cannot be read, or that is not of this period, says nothing.
         used: sessions counted so far.
         start: the period's start.
         end: the period's end.
         now: the present.
+
+    Raises:
+        InvalidRequestError: what is no list of snapshots.
     """
-    points = sorted(
-        (moment, int(one["sessions_used"])) for one in history if (moment := _moment(one)) and moment >= start
-    )
+    points = sorted((moment, count) for moment, count in _points(history) if start <= moment < end)
     left_s = max(0.0, (end - now).total_seconds())
-    if len(points) >= 2 and points[-1][0] > points[0][0] and points[-1][1] >= points[0][1]:
-        pace = (points[-1][1] - points[0][1]) / (points[-1][0] - points[0][0]).total_seconds()
+    span_s = (points[-1][0] - points[0][0]).total_seconds() if points else 0.0
+    if span_s >= DAY_SECONDS and points[-1][1] >= points[0][1]:
+        pace = (points[-1][1] - points[0][1]) / span_s
     else:
-        # Under a day of history says little about a month: then the day counts as whole.
-        pace = used / max((now - start).total_seconds(), 86_400.0)
+        pace = used / max((now - start).total_seconds(), DAY_SECONDS)
     return round(used + pace * left_s)
 
 
-def _moment(snapshot: Mapping[str, Any]) -> datetime | None:
-    try:
-        return datetime.fromisoformat(str(snapshot["timestamp"])).astimezone(UTC)
-    except (KeyError, ValueError):
-        return None
+def _points(history: Any) -> Iterator[tuple[datetime, int]]:
+    if not isinstance(history, Sequence) or isinstance(history, str):
+        raise InvalidRequestError("history has to be a list of snapshots, such as vault.query() answers.")
+    for number, one in enumerate(history):
+        used = one.get("sessions_used") if isinstance(one, Mapping) else None
+        if isinstance(used, bool) or not isinstance(used, int | float) or not 0 <= used < SESSIONS_MAX:
+            raise InvalidRequestError(
+                f"history[{number}] has to be a dict with a timestamp and a number of sessions_used; it is not."
+            )
+        try:
+            yield datetime.fromisoformat(str(one["timestamp"])).astimezone(UTC), int(used)
+        except (KeyError, ValueError, OverflowError):
+            pass
 
 
 def downgrade_saving(price: float, used: int, plans: Iterable[tuple[float, int]]) -> float:

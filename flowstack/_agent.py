@@ -74,7 +74,8 @@ class Agent(BaseAgent):
 
         Sync tools run in the calling thread, async ones in a loop of their own. A failed attempt is repeated with the
         same request_id where the service was unavailable and nothing had come yet, so that it never costs twice.
-        Within a running tool this is a session of its own, without tools.
+        Within a running tool this is a session of its own, without tools. A thread that a tool starts does not know of
+        the tool, unless it is run in a copy of its context, as by `asyncio.to_thread`: a chat there has its tools.
 
         Args:
             message: what to say, or a whole conversation.

@@ -7,15 +7,16 @@ tool's goes on its way: a cancellation of the caller's task, and Ctrl-C, which P
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import CancelledError as FutureCancelledError
 from concurrent.futures import Future
 from typing import Any, Final
 
-from flowstack._tools import ToolDefinition, ToolOutcome, call, call_async, raised, returned
+from flowstack._tools import ToolDefinition, ToolOutcome, call, raised, returned
 
 TOOL_SECONDS: Final = 55.0
 """Under the router's 60 s for results, so that the model hears of it instead of the session breaking off."""
@@ -27,13 +28,11 @@ _loops: dict[int, tuple[asyncio.AbstractEventLoop, threading.Thread]] = {}
 
 
 def run(tool: ToolDefinition, arguments_json: str) -> ToolOutcome:
-    """Runs a sync tool here."""
-    try:
-        return returned(call(tool, arguments_json))
-    except BaseException as error:
-        if _is_ctrl_c(error):
-            raise
-        return raised(error)
+    """Runs a sync tool here; where it wraps an async one, that in the background loop."""
+    value = _called(tool, arguments_json)
+    if inspect.isawaitable(value):
+        return _start(_awaited(value))()
+    return value if isinstance(value, ToolOutcome) else _told(value)
 
 
 async def run_async(tool: ToolDefinition, arguments_json: str) -> ToolOutcome:
@@ -41,13 +40,23 @@ async def run_async(tool: ToolDefinition, arguments_json: str) -> ToolOutcome:
 
     A sync tool that takes too long is left to itself: a thread cannot be stopped.
     """
+
+    async def value() -> Any:
+        if tool.is_async:
+            return await call(tool, arguments_json)
+        found = await asyncio.to_thread(_called, tool, arguments_json)
+        return await found if inspect.isawaitable(found) else found
+
+    return await _awaited(value())
+
+
+async def _awaited(value: Awaitable[Any]) -> ToolOutcome:
     # Not by `asyncio.wait_for`, which before Python 3.12 swallows a cancellation that comes together with the result.
     limit = asyncio.timeout(TOOL_SECONDS)
     try:
         async with limit:
-            if not tool.is_async:
-                return await asyncio.to_thread(run, tool, arguments_json)
-            return returned(await call_async(tool, arguments_json))
+            found = await value
+            return found if isinstance(found, ToolOutcome) else returned(found)
     except BaseException as error:
         # Contained here: a SystemExit that leaves a task ends the loop, and with it everything else that runs there.
         if _is_ctrl_c(error) or isinstance(error, GeneratorExit) or _is_cancellation(error):
@@ -55,10 +64,31 @@ async def run_async(tool: ToolDefinition, arguments_json: str) -> ToolOutcome:
         return _late() if limit.expired() else raised(error)
 
 
+def _called(tool: ToolDefinition, arguments_json: str) -> Any:
+    """What a tool answers, or how it failed."""
+    try:
+        return call(tool, arguments_json)
+    except BaseException as error:
+        if _is_ctrl_c(error):
+            raise
+        return raised(error)
+
+
+def _told(value: Any) -> ToolOutcome:
+    try:
+        return returned(value)
+    except Exception as error:  # whatever a stranger's value raises while it is made JSON
+        return raised(error)
+
+
 def start(tool: ToolDefinition, arguments_json: str) -> Callable[[], ToolOutcome]:
     """Starts an async tool in the background loop; what is answered waits for it. Context variables go along."""
+    return _start(run_async(tool, arguments_json))
+
+
+def _start(running: Coroutine[Any, Any, ToolOutcome]) -> Callable[[], ToolOutcome]:
     loop = _loop()
-    future: Future[ToolOutcome] = asyncio.run_coroutine_threadsafe(run_async(tool, arguments_json), loop)
+    future: Future[ToolOutcome] = asyncio.run_coroutine_threadsafe(running, loop)
     until_s = time.monotonic() + TOOL_SECONDS + STUCK_SECONDS
 
     def finish() -> ToolOutcome:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import re
 import typing
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 from flowstack._errors import ToolDefinitionError
@@ -68,9 +70,14 @@ def define(function: Callable[..., Any], name: str | None = None, description: s
     from pydantic import Field
 
     own_name = name or str(getattr(function, "__name__", ""))
+    if not own_name:
+        raise ToolDefinitionError(
+            f"A tool that is no function, but {type(function).__name__}, has no name of its own: give it one with "
+            "name=."
+        )
     if not NAME.fullmatch(own_name):
         raise ToolDefinitionError(f"A tool's name has to be 1 to 64 letters, digits, _ or -; {own_name!r} is not.")
-    documented = parse(inspect.getdoc(function) or "")
+    documented = parse(inspect.getdoc(_plain(function)) or "")
     told = {parameter.arg_name: parameter.description for parameter in documented.params}
     fields: dict[str, Any] = {}
     for position, (parameter, hint) in enumerate(_parameters(function, own_name)):
@@ -94,26 +101,27 @@ def _model_of(name: str, fields: Mapping[str, Any]) -> tuple[type[BaseModel], st
 
     try:
         model: type[BaseModel] = create_model(f"{name}_arguments", **fields)
-        return model, json.dumps(_without_titles(model.model_json_schema()), separators=(",", ":"))
+        schema = _without_titles(model.model_json_schema())
+        return model, json.dumps(schema, separators=(",", ":"), allow_nan=False)
     except (PydanticUserError, TypeError, ValueError, NameError):
         for one in fields if len(fields) > 1 else ():
             _model_of(name, {one: fields[one]})  # the first that fails alone is the one to name
         parameters = ", ".join(str(field.alias) for _, field in fields.values())
         raise ToolDefinitionError(
-            f"Tool {name}: JSON cannot express the type of the parameter {parameters}. Use text, numbers, booleans, "
-            "lists, dicts, enums, dataclasses or pydantic models."
+            f"Tool {name}: JSON cannot express the type or the default of the parameter {parameters}. Use text, finite "
+            "numbers, booleans, lists, dicts, enums, dataclasses or pydantic models."
         ) from None
 
 
 def _parameters(function: Callable[..., Any], name: str) -> list[tuple[inspect.Parameter, Any]]:
     try:
         signature = inspect.signature(function)
-        plain = function if inspect.isroutine(function) else type(function).__call__
-        hints = typing.get_type_hints(plain, include_extras=True)
+        hints = _hints(_plain(function))
     except (TypeError, ValueError, NameError) as error:
         raise ToolDefinitionError(f"Tool {name}: its signature cannot be read. ({_first_line(error)})") from None
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise ToolDefinitionError(f"Tool {name}: a tool returns one result; it cannot be a generator.")
+    _refuse_unbound(function, list(signature.parameters.values()), name)
     found = []
     for parameter in signature.parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
@@ -123,6 +131,33 @@ def _parameters(function: Callable[..., Any], name: str) -> list[tuple[inspect.P
             )
         found.append((parameter, hints.get(parameter.name, Any)))
     return found
+
+
+def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function whose hints and docstring are the tool's."""
+    if isinstance(function, functools.partial):
+        return _plain(function.func)
+    return function if inspect.isroutine(function) else type(function).__call__
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """The hints of the parameters. What comes back need not be known here."""
+    annotations = {name: hint for name, hint in getattr(function, "__annotations__", {}).items() if name != "return"}
+    known = getattr(inspect.unwrap(function), "__globals__", {})
+    return typing.get_type_hints(SimpleNamespace(__annotations__=annotations), known, include_extras=True)
+
+
+def _refuse_unbound(function: Callable[..., Any], parameters: list[inspect.Parameter], name: str) -> None:
+    """A method of a class, whose `self` no model can give."""
+    place = getattr(function, "__qualname__", "").rpartition(".")[0]
+    if not place or place.endswith("<locals>") or not parameters or inspect.ismethod(function):
+        return
+    first = parameters[0]
+    if first.name in ("self", "cls") and first.annotation is first.empty:
+        raise ToolDefinitionError(
+            f"Tool {name}: a method has no {first.name} before there is an object. Register the object's, as in "
+            f"agent.tool(thing.{name})."
+        )
 
 
 def _is_async(function: Callable[..., Any]) -> bool:
@@ -165,7 +200,7 @@ def _text_of(error: BaseException) -> str:
 
 
 def call(tool: ToolDefinition, arguments_json: str) -> Any:
-    """Calls a tool with what the model sent; for an async one this is the coroutine.
+    """Calls a tool with what the model sent; for an async one, or one that wraps one, this is to be awaited.
 
     Raises:
         ArgumentsError: what the model sent does not fit the tool.
@@ -208,9 +243,3 @@ def raised(error: BaseException) -> ToolOutcome:
 def unknown(name: str, known: typing.Iterable[str]) -> ToolOutcome:
     """What a call of a tool that there is not is to the model."""
     return ToolOutcome(f"There is no tool {name}. Tools: {', '.join(known)}.", True)
-
-
-async def call_async(tool: ToolDefinition, arguments_json: str) -> Any:
-    """Awaits an async tool."""
-    result: Awaitable[Any] = call(tool, arguments_json)
-    return await result

@@ -123,8 +123,8 @@ NAMED = (
         (by_position, NAMED.format("number")),
         (
             of_odd_type,
-            "JSON cannot express the type of the parameter odd. Use text, numbers, booleans, lists, dicts, enums, "
-            "dataclasses or pydantic models.",
+            "JSON cannot express the type or the default of the parameter odd. Use text, finite numbers, booleans, "
+            "lists, dicts, enums, dataclasses or pydantic models.",
         ),
         (of_a_type_that_is_not_there, "its signature cannot be read. (name 'Nowhere' is not defined)"),
         (one_after_another, "a tool returns one result; it cannot be a generator."),

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowstack import ToolDefinitionError, _advice
+from flowstack import InvalidRequestError, ToolDefinitionError, _advice
 from flowstack._json import NotJsonError, encode
 from flowstack._tools import call, define
 
@@ -94,6 +94,7 @@ def test_what_json_has_not_is_refused(value: Any) -> None:
         ("Here:\n1. has 2. inside\n2. b", 2, ["has 2. inside", "b"]),
         ("Process: 1. a 2. b", 2, ["a", "b"]),
         ("**1.** a\n**2.** b", 2, ["a", "b"]),
+        ("### 1. a\n### 2. b", 2, ["a", "b"]),
         ("1. a\n3. c", 3, ["a", "", "c"]),
         ("no numbers", 2, ["no numbers", ""]),
         ("", 0, []),
@@ -122,14 +123,42 @@ def test_expiry(moment: Any, expired: bool) -> None:
         ([("2026-01-09", 60), ("2026-01-11", 100)], 520),
         ([("2025-12-30", 900), ("2026-01-11", 100)], 310),  # the period before says nothing
         ([("nonsense", 1), ("2026-01-11", 100)], 310),
+        ([("2026-01-11", 50), ("2026-01-11T00:00:02", 100)], 310),  # two seconds apart
+        ([("2026-01-11", 50), ("2026-01-11T23:59:59", 100)], 310),  # not quite a day
+        ([("2099-01-11", 50), ("2026-01-11", 100)], 310),
     ],
 )
 def test_projections(history: list[tuple[str, int]], projected: int) -> None:
     snapshots = [
-        {"timestamp": f"{day}T00:00:00+00:00" if day[0] == "2" else day, "sessions_used": used} for day, used in history
+        {"timestamp": f"{day}T00:00:00+00:00" if len(day) == 10 else f"{day}+00:00", "sessions_used": used}
+        for day, used in history
     ]
-    start, end = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)
-    assert _advice.project_sessions(snapshots, 100, start, end, NOW) == projected
+    assert _advice.project_sessions(snapshots, 100, START, END, NOW) == projected
+
+
+START, END = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)
+
+
+@given(
+    st.lists(st.tuples(st.timedeltas(timedelta(days=-31), timedelta(days=62)), st.integers(0, 1000))),
+    st.integers(0, 1000),
+    st.timedeltas(timedelta(0), timedelta(days=31)),
+)
+def test_no_projection_is_faster_than_the_fastest_day(
+    history: list[tuple[timedelta, int]], used: int, passed: timedelta
+) -> None:
+    snapshots = [{"timestamp": (START + after).isoformat(), "sessions_used": count} for after, count in history]
+    projected = _advice.project_sessions(snapshots, used, START, END, START + passed)
+    most = max([used, *(count for _, count in history)])
+    assert used <= projected <= used + most * 31
+
+
+@pytest.mark.parametrize(
+    "history", [None, 5, "x", {}, ["x"], [{}], [{"sessions_used": "a"}], [{"sessions_used": float("nan")}]], ids=repr
+)
+def test_what_is_no_history_is_refused(history: Any) -> None:
+    with pytest.raises(InvalidRequestError, match=r"^history"):
+        _advice.project_sessions(history, 100, START, END, NOW)
 
 
 @pytest.mark.parametrize(("used", "saving"), [(10, 50.0), (100, 35.0), (900, 0.0)])
