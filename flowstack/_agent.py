@@ -97,7 +97,7 @@ class Agent(BaseAgent):
             FlowStackError: from the iterator, as in `chat`.
         """
         leaving = Leaving()
-        return Stream(self._events(message, options, leaving), leaving)
+        return Stream(Reading(self._events(message, options, leaving), leaving))
 
     def _events(self, message: Message, options: ChatOptions, leaving: Leaving) -> Generator[Event]:
         if not self._core.route.provider:
@@ -237,6 +237,32 @@ class Leaving:
             self._call.cancel()
 
 
+class Reading:
+    """The events as a stream reads them, closed from whichever thread."""
+
+    def __init__(self, events: Generator[Event], leaving: Leaving) -> None:
+        self._events, self._leaving = events, leaving
+
+    def __iter__(self) -> Reading:
+        return self
+
+    def __next__(self) -> Event:
+        try:
+            return next(self._events)
+        except CallCancelledError:
+            if self._leaving.left:
+                raise StopIteration from None
+            raise
+
+    def close(self) -> None:
+        """Cancels the session where it still runs."""
+        self._leaving.leave()
+        try:
+            self._events.close()
+        except ValueError:
+            pass  # another thread is reading, and is told by the call's end
+
+
 class Stream:
     """The events of one session; iterate it, or `text` for the text alone. A context manager.
 
@@ -244,21 +270,15 @@ class Stream:
         reply: the answer, once the stream has ended; None before.
     """
 
-    def __init__(self, events: Generator[Event], leaving: Leaving) -> None:
+    def __init__(self, events: Iterator[Event]) -> None:
         self._events = events
-        self._leaving = leaving
         self.reply: Reply | None = None
 
     def __iter__(self) -> Iterator[Event]:
         return self
 
     def __next__(self) -> Event:
-        try:
-            event = next(self._events)
-        except CallCancelledError:
-            if self._leaving.left:
-                raise StopIteration from None
-            raise
+        event = next(self._events)
         if isinstance(event, SessionFinished):
             self.reply = event.reply
         return event
@@ -270,11 +290,7 @@ class Stream:
 
     def close(self) -> None:
         """Cancels the session where it still runs; another thread that reads gets no more. Repeatable."""
-        self._leaving.leave()
-        try:
-            self._events.close()
-        except ValueError:
-            pass  # another thread is reading, and is told by the call's end
+        self._events.close()  # type: ignore[attr-defined]  # it is a Reading
 
     def __enter__(self) -> Stream:
         return self
