@@ -1,4 +1,7 @@
-"""The SDK: a chat beside a bare stub's call of the same request, and how long `import flowstack` takes."""
+"""The SDK: a chat beside a bare stub's call of the same request, and how long `import flowstack` takes.
+
+Both call the fake, a server in Python: what of their time is the SDK's shows more than beside a network.
+"""
 
 from __future__ import annotations
 
@@ -32,19 +35,22 @@ IMPORT = "import time; start = time.perf_counter(); import flowstack; print((tim
 
 
 async def run(report: Report) -> None:
-    """Measures both."""
-    await asyncio.to_thread(_chat, report)
+    """Measures a chat, with its note in the vault as by default and without, and the import."""
+    await asyncio.to_thread(_chat, report, record_providers=True)
+    await asyncio.to_thread(_chat, report, record_providers=False)
     await asyncio.to_thread(_import, report)
 
 
-def _chat(report: Report) -> None:
+def _chat(report: Report, *, record_providers: bool) -> None:
     with subprocess.Popen([sys.executable, "-c", SERVER], stdin=-1, stdout=-1, text=True) as server:
         assert server.stdin is not None
         assert server.stdout is not None
         endpoint, key = server.stdout.readline().split()
         with (
             grpc.insecure_channel(endpoint) as channel,
-            Agent("bench", key, provider="echo", model="echo-1", endpoint=endpoint, record_providers=False) as agent,
+            Agent(
+                "bench", key, provider="echo", model="echo-1", endpoint=endpoint, record_providers=record_providers
+            ) as agent,
         ):
             stub = router_service_pb2_grpc.RouterServiceStub(channel)
             metadata = (("authorization", f"Bearer {key}"),)
@@ -67,8 +73,8 @@ def _chat(report: Report) -> None:
     value, reference, ratio = median_of_pairs(pairs)
     report.add(
         Figure(
-            name="SDK: p50 of a chat",
-            setup="one caller, the fake in a process of its own, 8 deltas",
+            name="SDK: p50 of a chat" + ("" if record_providers else ", without notes"),
+            setup="one caller, the Python fake in a process of its own, 8 deltas",
             value=value,
             unit="ms",
             reference="a bare stub's call",

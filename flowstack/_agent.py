@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, Unpack
 
 import grpc
@@ -19,7 +19,7 @@ from flowstack._client import Client, backoff_s
 from flowstack._connection import Connection
 from flowstack._conversation import Conversation, tool_results
 from flowstack._core import Plan
-from flowstack._errors import FlowStackError
+from flowstack._errors import CallCancelledError, FlowStackError
 from flowstack._methods import RouterService, UsageService
 from flowstack._tools import ToolOutcome, unknown
 from flowstack._values import (
@@ -85,7 +85,7 @@ class Agent(BaseAgent):
             QuotaExceededError: the period's sessions are used up.
             FlowStackError: see `_errors`; `counted` says whether the session was counted.
         """
-        for event in self._events(message, options):
+        for event in self._events(message, options, Leaving()):
             if isinstance(event, SessionFinished):
                 return event.reply
         raise AssertionError("a conversation ends with its last event or an error")
@@ -96,19 +96,20 @@ class Agent(BaseAgent):
         Raises:
             FlowStackError: from the iterator, as in `chat`.
         """
-        return Stream(self._events(message, options))
+        leaving = Leaving()
+        return Stream(Reading(self._events(message, options, leaving), leaving))
 
-    def _events(self, message: Message, options: ChatOptions) -> Iterator[Event]:
+    def _events(self, message: Message, options: ChatOptions, leaving: Leaving) -> Generator[Event]:
         if not self._core.route.provider:
             self._core.found_provider(self._client.run(_routes.default_provider()))
         plan = self._core.plan(message, options)
-        return self._attempts(plan)
+        return self._attempts(plan, leaving)
 
-    def _attempts(self, plan: Plan) -> Iterator[Event]:
+    def _attempts(self, plan: Plan, leaving: Leaving) -> Generator[Event]:
         conversation = Conversation(plan.request)
         while True:
             try:
-                yield from self._attempt(plan, conversation)
+                yield from self._attempt(plan, conversation, leaving)
                 return
             except FlowStackError as error:
                 conversation.failed(error)
@@ -119,13 +120,14 @@ class Agent(BaseAgent):
             time.sleep(backoff_s(conversation.retries))
             conversation.again()
 
-    def _attempt(self, plan: Plan, conversation: Conversation) -> Iterator[Event]:
+    def _attempt(self, plan: Plan, conversation: Conversation, leaving: Leaving) -> Iterator[Event]:
         to_send: queue.SimpleQueue[pb.ChatRequest | None] = queue.SimpleQueue()
         if plan.tools:
             to_send.put(pb.ChatRequest(start=plan.request))
             call = self._client.open_chat(RouterService.Chat, iter(to_send.get, None), plan.timeout_s)
         else:
             call = self._client.open(RouterService.Complete, plan.request, plan.timeout_s)
+        leaving.opened(call)
         try:
             for message in call:
                 event, owed = conversation.feed(message)
@@ -243,6 +245,52 @@ class Agent(BaseAgent):
         self.close()
 
 
+class Leaving:
+    """Lets another thread than the reader's break a stream off."""
+
+    def __init__(self) -> None:
+        self.left = False
+        self._call: Any = None
+
+    def opened(self, call: Any) -> None:
+        """Notes the call that leaving has to cancel."""
+        self._call = call
+        if self.left:
+            call.cancel()
+
+    def leave(self) -> None:
+        """Cancels the call, and those of later tries."""
+        self.left = True
+        if self._call is not None:
+            self._call.cancel()
+
+
+class Reading:
+    """The events as a stream reads them, closed from whichever thread."""
+
+    def __init__(self, events: Generator[Event], leaving: Leaving) -> None:
+        self._events, self._leaving = events, leaving
+
+    def __iter__(self) -> Reading:
+        return self
+
+    def __next__(self) -> Event:
+        try:
+            return next(self._events)
+        except CallCancelledError:
+            if self._leaving.left:
+                raise StopIteration from None
+            raise
+
+    def close(self) -> None:
+        """Cancels the session where it still runs."""
+        self._leaving.leave()
+        try:
+            self._events.close()
+        except ValueError:
+            pass  # another thread is reading, and is told by the call's end
+
+
 class Stream:
     """The events of one session; iterate it, or `text` for the text alone. A context manager.
 
@@ -269,8 +317,8 @@ class Stream:
         return (event.text for event in self if isinstance(event, TextDelta))
 
     def close(self) -> None:
-        """Cancels the session where it still runs. Repeatable."""
-        self._events.close()  # type: ignore[attr-defined]  # it is a generator
+        """Cancels the session where it still runs; another thread that reads gets no more. Repeatable."""
+        self._events.close()  # type: ignore[attr-defined]  # it is a Reading
 
     def __enter__(self) -> Stream:
         return self

@@ -238,7 +238,9 @@ def money(amount: float | Decimal) -> Money:
     except (InvalidOperation, ValueError, OverflowError):
         micros = -1
     if not 0 <= micros <= DOLLARS_MAX * 1_000_000:
-        raise InvalidRequestError(f"max_monthly_cost has to be an amount of dollars, 0 to {DOLLARS_MAX:,}.")
+        raise InvalidRequestError(
+            f"max_monthly_cost has to be an amount of dollars, 0 or more, at most {DOLLARS_MAX:,}."
+        )
     return Money(currency_code="USD", units=micros // 1_000_000, nanos=micros % 1_000_000 * 1000)
 
 

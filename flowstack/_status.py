@@ -128,7 +128,7 @@ _NEVER_CONNECTED: Final = re.compile(r"failed to connect|resolution fail", re.IG
 def _not_connected(code: str, text: str, endpoint: Endpoint, answered: bool) -> FlowStackError:
     """Says why there is no connection, and what to try."""
     connected = answered or not _NEVER_CONNECTED.search(text)
-    details = {"service": endpoint.service, "address": endpoint.address, "connected": connected}
+    details: dict[str, Any] = {"service": endpoint.service, "address": endpoint.address}
     for said, cause, remedy in _TLS_FAILURES if endpoint.tls else ():
         if said in text:
             return UntrustedServerError(
@@ -138,6 +138,7 @@ def _not_connected(code: str, text: str, endpoint: Endpoint, answered: bool) -> 
                 details=details,
             )
     if connected:
+        details["connected"] = True
         return ConnectionFailedError(
             f"The connection to FlowStack's {endpoint.service} service at {endpoint.address} broke off "
             f"{'in the middle of its answer' if answered else 'before it answered'}. What was asked of it may have "

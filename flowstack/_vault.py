@@ -79,7 +79,7 @@ class Vault:
         """Deletes one document, those that a filter lets through, or a whole collection.
 
         Returns:
-            How many documents were deleted.
+            How many documents were deleted; 0 also where a call broke off after it had deleted, and was repeated.
 
         Raises:
             InvalidRequestError: not exactly one of key, filter and all; an empty filter.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -214,5 +215,30 @@ class BrokenError(grpc.RpcError):
 def test_a_broken_connection_is_told_from_none(text: str, connected: bool) -> None:
     with Agent("a", KEY, endpoint="h:1") as agent:
         error = agent._client.error(UsageService.GetUsage, BrokenError(text))
-        assert error.details["connected"] is connected
+        assert error.details.get("connected", False) is connected
         assert ("broke off before it answered" in str(error)) is connected
+
+
+def test_a_stream_may_be_closed_by_another_thread_than_its_readers(fake: FakeFlowStack) -> None:
+    with fake.agent(provider="echo") as agent:
+        stream = agent.stream("Hello", labels=ENDLESS)
+        begun = threading.Event()
+        ended: list[str] = []
+
+        def read() -> None:
+            for event in stream:
+                if isinstance(event, TextDelta):
+                    begun.set()
+            ended.append("without an error")
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        begun.wait()
+        stream.close()
+        reader.join()
+        assert ended == ["without an error"]
+        assert stream.reply is None
+        [note] = notes(agent)
+        while (usage := agent.get_usage()).sessions_reserved:
+            pass
+        assert (usage.sessions_used, note["provider"]) == (1, "echo")
