@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, select
 
 from services.billing.adapters.sql.alert_tables import ALERTS
 from services.billing.adapters.sql.database import Database
+from services.billing.adapters.sql.invoice_tables import DUE_ACCOUNTS
 from services.billing.adapters.sql.tables import LEDGER
 from services.billing.domain.alerts import AlertKind, AlertSettings, Budget, BudgetAction
 from services.billing.domain.audit import Actor, ActorKind
@@ -246,11 +248,12 @@ class World:
         self.clock.advance_us(days * DAY_US)
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@pytest.mark.timeout(300)
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(history=rounds)
 async def test_a_budget_blocks_exactly_while_it_is_exceeded(database: Database, history: list[tuple[Any, ...]]) -> None:
     async with database.engine.begin() as connection:
-        for table in (ALERTS, LEDGER):
+        for table in (ALERTS, LEDGER, DUE_ACCOUNTS):
             await connection.execute(delete(table))
     world = World(database)
     world.account_id = await world.replicas[0].open_account("hobbyist")

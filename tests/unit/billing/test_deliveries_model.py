@@ -352,7 +352,8 @@ class World:
         assert all(one.was_taken for key, one in self.expected.items() if key not in dead)
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@pytest.mark.timeout(300)
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(history=steps, jitter=st.floats(0, 1))
 async def test_each_alert_reaches_each_webhook_or_is_given_up(
     database: Database, history: list[tuple[Any, ...]], jitter: float

@@ -22,7 +22,7 @@ class DollarsForTokens:
 
 
 async def spend(world: World, account_id: str) -> None:
-    entry = await world.session(account_id)
+    entry = await world.session(account_id, world.clock.now_us())
     byok: dict[str, Any] = {"credential_mode": 2, "served_credential_mode": 2, "input_tokens": 2, "output_tokens": 0}
     await world.book(0, [entry._replace(**byok)])
 
