@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import inspect
+from sqlalchemy import event, inspect
 
 from services.billing.adapters.migrations.steps import MIGRATIONS as MIGRATIONS_OF_BILLING
 from services.shared.database.command import bring_to
@@ -72,8 +74,7 @@ async def test_billings_database_is_not_taken_for_the_vaults(empty: str) -> None
         await open_database(empty)
 
 
-async def test_a_statement_that_finds_no_end_is_ended(vault_postgres: str) -> None:
-    # On SQLite a query is done in turns, and ends by the clock: see test_scans.
+async def test_a_query_that_finds_no_end_is_ended_on_postgresql(vault_postgres: str) -> None:
     database = await open_database(vault_postgres, Watch(0.001))
     books = VaultBooks(database, ManualClock())
     long = '{"a":[' + ",".join(str(number) for number in range(2_000)) + "]}"
@@ -85,3 +86,40 @@ async def test_a_statement_that_finds_no_end_is_ended(vault_postgres: str) -> No
     await books.store(ALICE, "c", "k", "{}")
     assert (await books.queries.list_collections(ALICE, 0, "")).collections[0].document_count == 201, "all else goes on"
     await database.close()
+
+
+COPIES = """
+INSERT INTO documents (account_id, collection, key, version, create_us, update_us, expire_us, size_bytes, body, text)
+SELECT account_id, collection, key || number, version, create_us, update_us, expire_us, size_bytes, body, text
+FROM documents, generate_series(0, 2999) AS number
+"""
+
+
+@pytest.mark.parametrize("sort", ["n", "-n"])
+async def test_postgresql_reads_an_index_in_order_whatever_it_thinks_of_the_filter(
+    vault_postgres: str, sort: str
+) -> None:
+    database = await open_database(vault_postgres)
+    books = VaultBooks(database, ManualClock())
+    await books.store(ALICE, "c", "k", '{"n":1,"m":2}')
+    async with database.engine.begin() as connection:
+        await connection.exec_driver_sql(COPIES)
+    await books.build_index(ALICE, "c", ("n",))
+    async with database.engine.begin() as connection:
+        await connection.exec_driver_sql("ANALYZE")
+    plans: list[str] = []
+
+    def explain(connection: Any, _: Any, statement: str, parameters: Any, *__: Any) -> None:
+        if "JOIN documents" in statement and not statement.startswith("EXPLAIN"):
+            rows = connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)
+            plans.append("\n".join(row[0] for row in rows))
+
+    event.listen(database.engine.sync_engine, "before_cursor_execute", explain)
+    found = await books.query(ALICE, "c", '{"n":{"$gte":1},"m":2}', [sort], 1000)
+    await database.close()
+    assert found == ["k", *sorted(f"k{number}" for number in range(3000))]
+    assert plans
+    for plan in plans:
+        assert "Index Scan using sort_entries_pkey" in plan.replace(" Backward", ""), plan
+        assert "Index Scan using documents_pkey on documents" in plan, plan
+        assert not re.search("Seq Scan|Hash|Bitmap|-> +Sort", plan), plan

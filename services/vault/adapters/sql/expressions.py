@@ -68,12 +68,14 @@ class Expressions:
         return case((code >= CONTAINER, CONTAINER), else_=func.substr(code, 1, SORT_CHARACTERS_MAX, type_=String))
 
     def unindexed(self, column: ColumnElement[str]) -> ColumnElement[str]:
-        """A column to be compared without SQLite looking it up in an index.
+        """A column to be compared without being looked up in an index of the database's own.
 
-        Where it has better ways to the documents it would rather look through the collection: it knows nothing of a
+        Where there are better ways to the documents it would rather look through the collection: it knows nothing of a
         LIMIT that is reached soon, nor of how few the others leave.
         """
-        return column if self._is_postgresql else UnaryExpression(column, operator=_PLUS, type_=String())
+        if self._is_postgresql:
+            return column.concat("")
+        return UnaryExpression(column, operator=_PLUS, type_=String())
 
     def matches(self, wanted: Filter) -> Bool:
         """Whether a document is let through: true or false, never NULL, so that NOT means what it says."""

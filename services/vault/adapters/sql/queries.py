@@ -37,7 +37,8 @@ class SqlQueries:
             query = query.where(*_in_index(index, look.wanted))
         if stretch is not None:
             query = query.where(*self._within(stretch, index))
-        async with self._watch.limit(self._connection, has_turns=stretch is None or not stretch.is_smallest):
+        has_turns = stretch is None or not stretch.is_smallest
+        async with self._watch.limit(self._connection, has_turns=has_turns, by_index=index is not None):
             return await self._found(query)
 
     async def find_among(self, look: Look, document_ids: Sequence[int]) -> Sequence[Found]:

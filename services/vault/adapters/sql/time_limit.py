@@ -22,6 +22,12 @@ TURN_SECONDS: Final = 0.1
 
 _STEPS: Final = 500
 """Of SQLite's machine between two looks at the clock. Reading a large document is one, and takes milliseconds."""
+_BY_INDEX: Final = dict.fromkeys(
+    ("enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin", "enable_sort", "enable_gathermerge"),
+    "off",
+)
+"""PostgreSQL's planner knows nothing of what is within documents. It takes a filter for one that leaves next to
+nothing, so that it would rather look through all of them than read the index in order until there are enough."""
 _CANCELED: Final = "57014"
 """PostgreSQL's code for a statement that has taken too long."""
 
@@ -47,12 +53,13 @@ class Watch:
         return self._deadline_s is not None and time.monotonic() >= self._deadline_s
 
     @asynccontextmanager
-    async def limit(self, connection: AsyncConnection, *, has_turns: bool) -> AsyncIterator[None]:
+    async def limit(self, connection: AsyncConnection, *, has_turns: bool, by_index: bool) -> AsyncIterator[None]:
         """Limits the statement within the block.
 
         Args:
             connection: what it runs on.
             has_turns: whether it can be done in smaller pieces.
+            by_index: whether it reads documents by an index of ours, entry after entry.
 
         Raises:
             TurnOver: its turn has passed, on SQLite.
@@ -60,7 +67,9 @@ class Watch:
         """
         has_turns &= connection.dialect.name == "sqlite"
         if connection.dialect.name == "postgresql":
-            await connection.exec_driver_sql(f"SET LOCAL statement_timeout = {round(self._seconds_max * 1000)}")
+            settings = {"statement_timeout": str(round(self._seconds_max * 1000))} | (_BY_INDEX if by_index else {})
+            until_the_end = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in settings.items())
+            await connection.exec_driver_sql(f"SELECT {until_the_end}")
         self._deadline_s = time.monotonic() + (self._turn_s if has_turns else self._seconds_max)
         try:
             yield
