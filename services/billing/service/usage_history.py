@@ -30,6 +30,8 @@ from services.shared.errors import FlowStackError, Reason, invalid_request
 from services.shared.periods import period_at
 
 ROWS_DEFAULT: Final = 500
+SUMS_PER_ROW: Final = 4
+"""How many stored sums a group is first taken to rest on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +41,11 @@ class Bounds:
     sessions: int = 20_000
     """How many sessions a page looks at, where few of them may be wanted."""
     sums: int = 20_000
-    """How many stored sums the rows of a page rest on, unless its first bucket has more."""
-    sums_max: int = 500_000
-    """How many stored sums are added up at all."""
+    """How many stored sums the groups of a page rest on, unless its first bucket has more."""
+    bucket_sums: int = 200_000
+    """How many stored sums the groups of one bucket rest on."""
+    range_sums: int = 1_000_000
+    """How many stored sums the totals rest on. They are added up alone, which is much the quickest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,7 @@ class UsageRows:
 class UsageHistoryService:
     """Use cases of the past."""
 
-    def __init__(self, context: Context, bounds: Bounds = Bounds()) -> None:  # noqa: B008  # frozen
+    def __init__(self, context: Context, bounds: Bounds = Bounds()) -> None:  # frozen
         self._context = context
         self._bounds = bounds
 
@@ -126,9 +130,9 @@ class UsageHistoryService:
                 )
             period_us = period_at(subscription.anchor_us, now_us).start_us
             span = Span(*whole_range(query, period_us, now_us))
-            totals = await transaction.rollups.totals(query, span, self._bounds.sums_max)
+            totals = await transaction.rollups.totals(query, span, self._bounds.range_sums)
             if totals is None:
-                raise _too_much("start_time", "must be later: the range", self._bounds)
+                raise _too_many("start_time", "must be later: the range", self._bounds.range_sums)
             start_us, group = (span.start_us, "") if after is None else after
             left = Span(start_us, span.end_us)
             if query.group_by:
@@ -144,22 +148,33 @@ class UsageHistoryService:
     async def _grouped(
         self, transaction: Transaction, query: UsageQuery, left: Span, after: str, size: int
     ) -> tuple[Sequence[UsageRow], Position | None]:
-        """The page that follows on a group of the first bucket, and where the next one goes on; None on the last.
-
-        It is of as many whole buckets as rest on few sums, one at least.
-        """
-        reached_us = await transaction.rollups.reach(query, left, self._bounds.sums)
-        end_us = left.end_us if reached_us is None else bucket_start(query.granularity, reached_us)
-        if end_us <= left.start_us:
-            end_us = bucket_end(query.granularity, left.start_us)
-            first = Span(left.start_us, end_us)
-            if await transaction.rollups.reach(query, first, self._bounds.sums_max) is not None:
-                raise _too_much("granularity", "must be shorter: one of the buckets", self._bounds)
+        """The page that follows on a group of the first bucket, and where the next one goes on; None on the last."""
         group = group_from_text(after) if after else None
-        found = await transaction.rollups.rows(query, Span(left.start_us, end_us), group, size + 1)
-        if len(found) > size:
-            return found[:size], (found[size - 1].start_us, group_text(found[size - 1].group))
-        return found, (end_us, "") if end_us < left.end_us else None
+        sums = min(self._bounds.sums, SUMS_PER_ROW * size)
+        while True:
+            end_us = await self._whole_buckets(transaction, query, left, sums)
+            found = await transaction.rollups.rows(query, Span(left.start_us, end_us), group, size + 1)
+            if len(found) > size:
+                return found[:size], (found[size - 1].start_us, group_text(found[size - 1].group))
+            if end_us == left.end_us:
+                return found, None
+            if sums == self._bounds.sums:
+                return found, (end_us, "")
+            # Of as many as the page needs, by what these were enough for.
+            sums = min(self._bounds.sums, max(2 * sums, sums * size * 5 // (4 * len(found) + 1)))
+
+    async def _whole_buckets(self, transaction: Transaction, query: UsageQuery, left: Span, sums: int) -> int:
+        """The end of as many whole buckets as rest on that many sums, one at least."""
+        reached_us = await transaction.rollups.reach(query, left, sums)
+        if reached_us is None:
+            return left.end_us
+        end_us = bucket_start(query.granularity, reached_us)
+        if end_us > left.start_us:
+            return end_us
+        first = Span(left.start_us, bucket_end(query.granularity, left.start_us))
+        if await transaction.rollups.reach(query, first, self._bounds.bucket_sums) is not None:
+            raise _too_many("granularity", "must be shorter: one of the buckets", self._bounds.bucket_sums)
+        return first.end_us
 
 
 def _place_of(entry: LedgerEntry) -> Position:
@@ -176,5 +191,5 @@ async def _by_bucket(
     return filled(query, starts, found), (next_us, "") if next_us < left.end_us else None
 
 
-def _too_much(field: str, what: str, bounds: Bounds) -> FlowStackError:
-    return invalid_request(field, f"{what} rests on over {bounds.sums_max:,} stored sums")
+def _too_many(field: str, what: str, sums_max: int) -> FlowStackError:
+    return invalid_request(field, f"{what} rests on over {sums_max:,} stored sums of an hour")

@@ -13,18 +13,30 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any, Final
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.billing.adapters.sql.database import Database
 from services.billing.domain.ledger import LedgerEntry, PositionedEntry, partition_of
+from services.billing.domain.paging import PageTokens
 from services.billing.domain.prices import stamped
-from services.billing.domain.usage_query import Dimension, Granularity, GroupKey, UsageQuery, UsageRow
+from services.billing.domain.usage_query import (
+    Dimension,
+    Granularity,
+    GroupKey,
+    UsageQuery,
+    UsageRow,
+    group_from_text,
+    group_text,
+)
 from services.billing.ledger_store import SessionFilter
 from services.billing.service.booking import Booking
 from services.billing.service.paging import PageRequest
 from services.billing.service.usage_history import Bounds, UsageHistoryService
+from services.shared.errors import FlowStackError, Reason
 from services.shared.periods import period_at, time_from_us
+from services.shared.secret import Secret
 from tests.support.books import Books
 from tests.support.clock import DAY_US, HOUR_US, ManualClock, us
 from tests.support.rollups import OnePrice, sums_of_ledger, sums_stored
@@ -74,7 +86,7 @@ queries = st.builds(
 @given(
     history=st.lists(sessions, max_size=30),
     asked=st.lists(st.tuples(queries, st.integers(1, 5)), min_size=1, max_size=3),
-    bounds=st.builds(Bounds, st.integers(1, 40), st.integers(1, 40)),
+    bounds=st.builds(Bounds, st.integers(1, 40), st.integers(1, 60)),
     chance=st.randoms(use_true_random=False),
 )
 async def test_sums_are_those_of_what_is_listed_and_that_is_what_happened(
@@ -231,3 +243,47 @@ def added_up(entries: Iterable[LedgerEntry]) -> dict[str, int]:
         found["cost_micro"] += entry.provider_cost_micro or 0
         found["unpriced"] += entry.credential_mode == 2 and entry.provider_cost_micro is None
     return {name: value for name, value in found.items() if value}
+
+
+async def test_a_range_or_bucket_of_too_many_sums_is_refused_with_a_way_out(database: Database) -> None:
+    clock = ManualClock()
+    books = Books(database, clock)
+    account_id = await books.open_account("professional")
+    now_us = clock.now_us()
+    one = {"event": 1, "mode": 1, "served": ("p", "m"), "served_mode": 1, "tokens": (None,) * 5, "request_id": ""}
+    happened = [
+        entry_of(account_id, number, one | {"reserve_us": now_us + number // 4 * HOUR_US, "labels": {"k": str(number)}})
+        for number in range(12)
+    ]
+    await deliver(books, happened, random.Random(1))
+    reads = UsageHistoryService(books.context, Bounds(1, 1, bucket_sums=11, range_sums=11))
+
+    async def read(granularity: Granularity, group_by: tuple[Dimension, ...] = (), value: str | None = None) -> int:
+        query = UsageQuery(account_id, now_us, now_us + 3 * HOUR_US, granularity, group_by, "k", value)
+        return len((await reads.query(query, PageRequest(9, ""), unrestricted=True)).rows)
+
+    by_label = (Dimension.LABEL,)
+    assert await read(Granularity.HOUR, by_label) == 4
+    with pytest.raises(FlowStackError, match="granularity: must be shorter: one of the buckets") as raised:
+        await read(Granularity.DAY, by_label)
+    assert raised.value.reason is Reason.INVALID_REQUEST
+    with pytest.raises(FlowStackError, match="start_time: must be later: the range rests on over 11 stored sums"):
+        await read(Granularity.HOUR, (), "3")
+    assert await read(Granularity.DAY) == 1
+
+
+def test_no_token_of_a_group_is_too_long() -> None:
+    for char in ("\x01", "\ufffd", "\\", "😀", "a"):
+        bytes_of_char = 1 if char == "\ufffd" else len(char.encode())  # it may have come as U+0000
+        provider, model = char * (64 // bytes_of_char), char * (256 // bytes_of_char)
+        group = GroupKey(provider, model, 2, model)
+        assert group_from_text(group_text(group)) == group
+        token = PageTokens(Secret("key")).seal(("scope",), (2**52, group_text(group)))
+        assert len(token) <= 2048
+    for group in (
+        GroupKey(),
+        GroupKey("", None, 0, ""),
+        GroupKey(None, "5:-", None, "-"),
+        GroupKey("1:a", "", 1, None),
+    ):
+        assert group_from_text(group_text(group)) == group

@@ -171,7 +171,7 @@ LEDGER: Final = Table(
     Column("provider_cost_micro", BigInteger, nullable=True),
     _text("price_table_version"),
     Index("ledger_by_time", "account_id", "reserve_us", "session_id"),
-    Index("ledger_by_request", "account_id", "request_id", "reserve_us", **_WITH_REQUEST_ID),
+    Index("ledger_by_request", "account_id", "request_id", "reserve_us", "session_id", **_WITH_REQUEST_ID),
 )
 
 STRAY_EVENTS: Final = Table(

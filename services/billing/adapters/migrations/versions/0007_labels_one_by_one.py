@@ -43,7 +43,7 @@ def upgrade() -> None:
         op.get_bind().exec_driver_sql(statement)
     _replace_table()
     where: dict[str, Any] = {f"{dialect}_where": sa.text("request_id <> ''") for dialect in ("sqlite", "postgresql")}
-    op.create_index("ledger_by_request", "ledger", ["account_id", "request_id", "reserve_us"], **where)
+    op.create_index("ledger_by_request", "ledger", ["account_id", "request_id", "reserve_us", "session_id"], **where)
 
 
 def downgrade() -> None:
