@@ -13,6 +13,7 @@ from services.billing.domain.ledger import (
     PositionedEntry,
 )
 from services.billing.domain.paging import Position
+from services.shared.periods import Period
 
 
 class LedgerInsert(NamedTuple):
@@ -41,7 +42,15 @@ class SessionFilter(NamedTuple):
     request_id: str = ""
     labels: tuple[tuple[str, str], ...] = ()
     """A session has all of them."""
-    period_start_us: int | None = None
+    period: Period | None = None
+
+
+class SessionsFound(NamedTuple):
+    """What a look at an account's sessions found."""
+
+    entries: Sequence[LedgerEntry]
+    looked_to: Position | None
+    """How far it got, where it did not get to the end: after this there may be more. None otherwise."""
 
 
 class Partitions(Protocol):
@@ -96,12 +105,17 @@ class Ledger(Protocol):
         """Counted sessions of an account's period."""
         ...
 
-    async def sessions(self, wanted: SessionFilter, after: Position | None, limit: int) -> Sequence[LedgerEntry]:
-        """Sessions of an account, those reserved last first, each with its cost."""
-        ...
+    async def sessions(
+        self, wanted: SessionFilter, after: Position | None, limit: int, looked_at_max: int
+    ) -> SessionsFound:
+        """Sessions of an account, those reserved last first, each with its cost.
 
-    async def period_start_before(self, account_id: str, moment_us: int) -> int:
-        """The start of the account's last period with a session that began at or before a time; 0 where none did."""
+        Args:
+            wanted: the account and the filters.
+            after: only those after this position.
+            limit: how many at most.
+            looked_at_max: how many that other filters than those by time, session and request may keep back, at most.
+        """
         ...
 
     async def existing(self, keys: Collection[LedgerKey]) -> frozenset[LedgerKey]:

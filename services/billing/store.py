@@ -143,6 +143,10 @@ class Subscriptions(Protocol):
         """Reads a subscription that is known to exist."""
         ...
 
+    async def at(self, account_id: str, moment_us: int) -> Subscription:
+        """The subscription that an account had at a time, or had last; before the first one that."""
+        ...
+
     async def find_change(self, change_id: str) -> SubscriptionChange | None:
         """One change."""
         ...

@@ -9,9 +9,10 @@ from typing import Literal, NamedTuple, Protocol
 from services.billing.domain.ledger import LedgerEntry
 from services.billing.domain.prices import ProviderCost
 from services.billing.domain.rollups import Sums
+from services.billing.domain.usage_query import GroupKey, Totals, UsageQuery, UsageRow
 
-Group = Literal["hour", "day", "provider", "model", "served_credential_mode", "labels"]
-"""What sums are told apart by. Days and hours are UTC's, by their starts in microseconds since 1970."""
+Group = Literal["day", "provider", "model", "served_credential_mode"]
+"""What sums are told apart by. Days are UTC's, by their starts in microseconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,14 +20,15 @@ class RollupFilter:
     """Which sums of an account are read. None lets everything through."""
 
     account_id: str
-    start_us: int | None = None
-    """Of an hour."""
-    end_us: int | None = None
-    """Of an hour, exclusive."""
     period_start_us: int | None = None
-    provider: str | None = None
-    model: str | None = None
-    served_credential_mode: int | None = None
+
+
+class Span(NamedTuple):
+    """Whole buckets of a query, in microseconds since 1970."""
+
+    start_us: int
+    end_us: int
+    """Exclusive."""
 
 
 class RollupRow(NamedTuple):
@@ -67,5 +69,27 @@ class Rollups(Protocol):
         ...
 
     async def read(self, wanted: RollupFilter, groups: Sequence[Group]) -> Sequence[RollupRow]:
-        """Sums by groups and credential mode, in no order. By labels, only of sessions that have any."""
+        """Sums by groups and credential mode, in no order."""
+        ...
+
+    async def totals(self, query: UsageQuery, span: Span, sums_max: int) -> Totals | None:
+        """All that a query adds up, without its groups; None where that rests on more than `sums_max` stored sums."""
+        ...
+
+    async def reach(self, query: UsageQuery, span: Span, sums: int) -> int | None:
+        """The hour up to which, excluding it, a query by groups rests on at most that many stored sums.
+
+        None where that is so of the whole span. The hour is not before the span's start.
+        """
+        ...
+
+    async def rows(self, query: UsageQuery, span: Span, after: GroupKey | None, limit: int) -> Sequence[UsageRow]:
+        """The rows of a query by bucket and group, in that order; empty groups are left out.
+
+        Args:
+            query: what is added up.
+            span: which buckets.
+            after: of the first bucket only groups after this one; None for all of it.
+            limit: how many rows at most.
+        """
         ...

@@ -23,15 +23,16 @@ class PageTokens(Generic[PositionT]):
     """Makes and reads page tokens.
 
     A token is a position, a tuple of numbers and texts, and a keyed digest of it and of the call's scope: method,
-    account and filters. So another call's token is told from this one's without keeping either.
+    account and filters. So another call's token is told from this one's without keeping either. It is 4/3 times as
+    long as the position's texts and little more, whatever characters are in them.
     """
 
     def __init__(self, key: Secret) -> None:
-        self._key = hashlib.sha256(b"page tokens" + key.reveal().encode()).digest()
+        self._key = hashlib.sha256(b"page tokens 2" + key.reveal().encode()).digest()
 
     def seal(self, scope: Sequence[str], position: PositionT) -> str:
         """The token for the page after `position`."""
-        body = json.dumps(position, ensure_ascii=False, separators=(",", ":")).encode()
+        body = _packed(position).encode()
         return base64.urlsafe_b64encode(self._tag(scope, body) + body).decode().rstrip("=")
 
     def open(self, scope: Sequence[str], token: str) -> PositionT | None:
@@ -49,11 +50,29 @@ class PageTokens(Generic[PositionT]):
         tag, body = data[:_TAG_BYTES], data[_TAG_BYTES:]
         if not hmac.compare_digest(tag, self._tag(scope, body)):
             raise _foreign()
-        return cast(PositionT, tuple(json.loads(body)))
+        return cast(PositionT, _unpacked(body.decode()))
 
     def _tag(self, scope: Sequence[str], body: bytes) -> bytes:
         message = json.dumps([*scope]).encode() + b"\0" + body
         return hmac.digest(self._key, message, hashlib.sha256)[:_TAG_BYTES]
+
+
+def _packed(position: tuple[Any, ...]) -> str:
+    """A position with its texts as they are, after their lengths: escaped, control characters are six times as long."""
+    head = json.dumps([[len(part)] if isinstance(part, str) else part for part in position], separators=(",", ":"))
+    return head + "".join(part for part in position if isinstance(part, str))
+
+
+def _unpacked(packed: str) -> tuple[Any, ...]:
+    head, begin = json.JSONDecoder().raw_decode(packed)
+    position: list[Any] = []
+    for part in head:
+        if isinstance(part, list):
+            position.append(packed[begin : begin + part[0]])
+            begin += part[0]
+        else:
+            position.append(part)
+    return tuple(position)
 
 
 def _foreign() -> FlowStackError:

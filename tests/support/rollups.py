@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from typing import Any, Final
 
@@ -41,8 +42,9 @@ async def sums_of_ledger(database: Database) -> Found:
         one = _of_row(row)
         sums["usage_periods"][row.account_id, row.period_start_us, row.credential_mode].update(one)
         sums["usage_hours"][hour].update(one)
-        if row.labels != "{}":
-            sums["usage_labels"][*hour, row.labels].update(one)
+        for key, value in json.loads(row.labels).items():
+            account_id, hour_us, *served_in = hour
+            sums["usage_labels"][account_id, key, hour_us, value, *served_in].update(one)
     return {name: {key: dict(value) for key, value in table.items()} for name, table in sums.items()}
 
 

@@ -1,4 +1,4 @@
-"""Sums of the ledger that are kept with it: by period, by hour, and by hour and labels.
+"""Sums of the ledger that are kept with it: by period, by hour, and by hour and label.
 
 A session is in the hour, and in the period, in which it was reserved. Hours are UTC's; where a period turns within one,
 its sessions stand in two rows. So days, months and periods are whole sums of rows.
@@ -6,6 +6,7 @@ its sessions stand in two rows. So days, months and periods are whole sums of ro
 
 from __future__ import annotations
 
+import json
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, TypeVar
 
@@ -64,17 +65,17 @@ class HourKey(NamedTuple):
 
 
 class LabelKey(NamedTuple):
-    """The same by labels, for sessions that have any."""
+    """The same by one label. A session is in as many of these sums as it has labels."""
 
     account_id: str
+    label_key: str
     hour_us: int
+    label_value: str
     period_start_us: int
     provider: str
     model: str
     served_credential_mode: int
     credential_mode: int
-    labels: str
-    """All labels of the sessions, a JSON object."""
 
 
 class Rollup(NamedTuple):
@@ -88,9 +89,9 @@ class Rollup(NamedTuple):
 def rolled_up(entries: Iterable[LedgerEntry]) -> Rollup:
     """What entries add to the sums. The finest is made of the entries, each coarser one of the finer."""
     # In two steps, because a batch has few keys: adding up whole columns at once is several times as fast.
-    groups: dict[LabelKey, list[Sums]] = {}
+    groups: dict[tuple[str, int, int, str, str, int, int, str], list[Sums]] = {}
     for entry in entries:
-        key = LabelKey(
+        key = (
             entry.account_id,
             entry.reserve_us - entry.reserve_us % HOUR_US,
             entry.period_start_us,
@@ -101,14 +102,19 @@ def rolled_up(entries: Iterable[LedgerEntry]) -> Rollup:
             entry.labels,
         )
         groups.setdefault(key, []).append(sums_of(entry))
-    finest = {key: added(several) for key, several in groups.items()}
     hours: dict[HourKey, Sums] = {}
-    for label_key, sums in finest.items():
-        _add(hours, HourKey(*label_key[:-1]), sums)
+    labels: dict[LabelKey, Sums] = {}
+    read: dict[str, Sequence[tuple[str, str]]] = {NO_LABELS: ()}
+    for (*of_hour, text), several in groups.items():
+        hour, sums = HourKey._make(of_hour), added(several)
+        _add(hours, hour, sums)
+        if text not in read:
+            read[text] = tuple(json.loads(text).items())
+        for label_key, label_value in read[text]:
+            _add(labels, LabelKey(hour.account_id, label_key, hour.hour_us, label_value, *hour[2:]), sums)
     periods: dict[PeriodKey, Sums] = {}
-    for hour_key, sums in hours.items():
-        _add(periods, PeriodKey(hour_key.account_id, hour_key.period_start_us, hour_key.credential_mode), sums)
-    labels = {key: sums for key, sums in finest.items() if key.labels != NO_LABELS}
+    for hour, sums in hours.items():
+        _add(periods, PeriodKey(hour.account_id, hour.period_start_us, hour.credential_mode), sums)
     return Rollup(periods, hours, labels)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -97,16 +96,6 @@ class UsageRow(NamedTuple):
     totals: Totals
 
 
-class Piece(NamedTuple):
-    """Sums that belong to one bucket and group."""
-
-    time_us: int
-    """Of an hour or a day."""
-    group: GroupKey
-    credential_mode: int
-    sums: Sums
-
-
 def bucket_start(granularity: Granularity, time_us: int) -> int:
     """The start of the bucket that a time is in."""
     if granularity is Granularity.MONTH:
@@ -139,63 +128,41 @@ def whole_range(query: UsageQuery, period_start_us: int, now_us: int) -> tuple[i
     return bucket_start(query.granularity, start_us), bucket_end(query.granularity, last_us)
 
 
-def rows_of(query: UsageQuery, start_us: int, end_us: int, pieces: Iterable[Piece]) -> list[UsageRow]:
-    """The rows of a range, by time, then by group. Without groups every bucket has one."""
-    found: dict[tuple[int, GroupKey], Totals] = {}
-    if not query.group_by:
-        found = {(bucket_us, GroupKey()): Totals() for bucket_us in _buckets(query.granularity, start_us, end_us)}
-    for time_us, group, mode, sums in pieces:
-        key = (bucket_start(query.granularity, time_us), group)
-        found[key] = found.get(key, Totals()).plus(mode, sums)
+def buckets(granularity: Granularity, start_us: int, end_us: int, limit: int) -> list[int]:
+    """The starts of the buckets of a range of whole ones, at most so many."""
+    found: list[int] = []
+    while start_us < end_us and len(found) < limit:
+        found.append(start_us)
+        start_us = bucket_end(granularity, start_us)
+    return found
+
+
+def filled(query: UsageQuery, starts: Iterable[int], rows: Iterable[UsageRow]) -> list[UsageRow]:
+    """One row for each bucket of a query without groups: those without sessions have one too."""
+    found = {row.start_us: row for row in rows}
     return [
-        UsageRow(bucket_us, bucket_end(query.granularity, bucket_us), group, totals)
-        for (bucket_us, group), totals in sorted(found.items(), key=lambda item: (item[0][0], order_of(item[0][1])))
-        if not query.group_by or any(totals.sums)
+        found.get(start_us) or UsageRow(start_us, bucket_end(query.granularity, start_us), GroupKey(), Totals())
+        for start_us in starts
     ]
 
 
-def total_of(rows: Sequence[UsageRow]) -> Totals:
-    """All rows together."""
-    total = Totals()
-    for row in rows:
-        managed, byok, sums = row.totals
-        total = Totals(total.managed + managed, total.byok + byok, total.sums.plus(sums))
-    return total
-
-
-def order_of(group: GroupKey) -> tuple[tuple[bool, str | int], ...]:
-    """Groups in order; what is unset comes before what is empty."""
-    return tuple((value is not None, value if value is not None else "") for value in group)
-
-
 def group_text(group: GroupKey) -> str:
-    """A group as text, for page tokens."""
-    return json.dumps(group)
+    """A group as text, for page tokens: no longer than its values came, whatever characters are in them."""
+    # U+0000 is stored as U+FFFD, which is three bytes.
+    texts = ["-" if value is None else f"{len(str(value))}:{value}" for value in group]
+    return "".join(texts).replace("\ufffd", "\0")
 
 
 def group_from_text(text: str) -> GroupKey:
     """The inverse of `group_text`."""
-    return GroupKey(*json.loads(text))
-
-
-def label_of(labels: str, key: str) -> str | None:
-    """The value of a label in a JSON object of labels; None where it is not there."""
-    value: str | None = json.loads(labels).get(key)
-    return value
-
-
-def without(all_of: Iterable[Piece], some: Iterable[Piece]) -> list[Piece]:
-    """What is left of sums when others that are part of them are taken off."""
-    left: dict[tuple[int, GroupKey, int], Sums] = {}
-    for time_us, group, mode, sums in all_of:
-        left[time_us, group, mode] = sums
-    for time_us, group, mode, sums in some:
-        key = (time_us, group._replace(label_value=None), mode)
-        left[key] = Sums(*map(int.__sub__, left[key], sums))
-    return [Piece(*key, sums) for key, sums in left.items() if any(sums)]
-
-
-def _buckets(granularity: Granularity, start_us: int, end_us: int) -> Iterator[int]:
-    while start_us < end_us:
-        yield start_us
-        start_us = bucket_end(granularity, start_us)
+    left = text.replace("\0", "\ufffd")
+    values: list[str | None] = []
+    while left:
+        if left[0] == "-":
+            value, left = None, left[1:]
+        else:
+            length, _, left = left.partition(":")
+            value, left = left[: int(length)], left[int(length) :]
+        values.append(value)
+    provider, model, mode, label_value = values
+    return GroupKey(provider, model, None if mode is None else int(mode), label_value)

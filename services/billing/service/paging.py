@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
+
+import msgspec
 
 from services.billing.domain.paging import PAGE_SIZE_DEFAULT, PageTokens, Position
 
+PAGE_BYTES_MAX: Final = 2 * 1024 * 1024
+"""What a page's items may come to, about: half of what a gRPC client takes unless it is told otherwise."""
+
 ItemT = TypeVar("ItemT")
+_ENCODER: Final = msgspec.json.Encoder(enc_hook=str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,5 +56,39 @@ async def read_page(
     size = request.size or PAGE_SIZE_DEFAULT
     # One more than asked for tells whether there is a next page.
     items = await read(tokens.open(scope, request.token), size + 1)
-    page = tuple(items[:size])
-    return Page(page, tokens.seal(scope, position_of(page[-1])) if len(items) > size else "")
+    return page_of(tokens, scope, items, size, position_of)
+
+
+def page_of(
+    tokens: PageTokens,
+    scope: Sequence[str],
+    items: Sequence[ItemT],
+    size: int,
+    position_of: Callable[[ItemT], Position],
+    *,
+    go_on_after: Position | None = None,
+) -> Page[ItemT]:
+    """The page of `size` items at most, and of what fits into a message, that `items` begin with.
+
+    Args:
+        tokens: makes page tokens.
+        scope: as for `read_page`.
+        items: what was found after the token's position.
+        size: how many items were asked for.
+        position_of: an item's position.
+        go_on_after: up to where they were looked for; None where that is the end.
+    """
+    page = _fitting(items[:size])
+    if len(page) < len(items):
+        go_on_after = position_of(page[-1])
+    return Page(page, "" if go_on_after is None else tokens.seal(scope, go_on_after))
+
+
+def _fitting(items: Sequence[ItemT]) -> tuple[ItemT, ...]:
+    """As many of the first items as a message takes, one at least. Their JSON is about as long as their message."""
+    left = PAGE_BYTES_MAX
+    for number, item in enumerate(items):
+        left -= len(_ENCODER.encode(item))
+        if left < 0 and number:
+            return tuple(items[:number])
+    return tuple(items)

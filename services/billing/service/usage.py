@@ -85,7 +85,8 @@ class UsageService:
             )
             return replace(usage, budget=await budget_standing(transaction, subscription, settings, now_us))
 
-        return await self._context.store.transact(read)
+        # Of one moment, so that the sums are not older than the time that they are said to be of.
+        return await self._context.store.transact(read, snapshot=True)
 
 
 async def project(transaction: Transaction, account_id: str, quota: QuotaReading, now_us: int) -> Projection:

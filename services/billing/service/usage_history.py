@@ -7,40 +7,45 @@ from dataclasses import astuple, dataclass
 from typing import Final
 
 from services.billing.domain.ledger import LedgerEntry, partition_of
-from services.billing.domain.paging import Position
+from services.billing.domain.paging import PAGE_SIZE_DEFAULT, Position
 from services.billing.domain.usage_query import (
     ADVANCED_ANALYTICS,
-    Dimension,
-    Granularity,
-    GroupKey,
-    Piece,
     Totals,
     UsageQuery,
     UsageRow,
+    bucket_end,
+    bucket_start,
+    buckets,
+    filled,
     group_from_text,
     group_text,
-    label_of,
-    order_of,
-    rows_of,
-    total_of,
     whole_range,
-    without,
 )
 from services.billing.ledger_store import SessionFilter
 from services.billing.service.context import Context
-from services.billing.service.paging import Page, PageRequest, read_page
+from services.billing.service.paging import Page, PageRequest, page_of
 from services.billing.store import Transaction
-from services.billing.usage_store import Group, RollupFilter, RollupRow
-from services.shared.errors import FlowStackError, Reason
+from services.billing.usage_store import Span
+from services.shared.errors import FlowStackError, Reason, invalid_request
 from services.shared.periods import period_at
 
 ROWS_DEFAULT: Final = 500
-_GROUPS: Final[dict[Dimension, Group]] = {
-    Dimension.PROVIDER: "provider",
-    Dimension.MODEL: "model",
-    Dimension.CREDENTIAL_MODE: "served_credential_mode",
-}
-_FIELDS: Final = {"provider": "provider", "model": "model", "served_credential_mode": "credential_mode"}
+SUMS_PER_ROW: Final = 4
+"""How many stored sums a group is first taken to rest on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much one call reads."""
+
+    sessions: int = 20_000
+    """How many sessions a page looks at, where few of them may be wanted."""
+    sums: int = 20_000
+    """How many stored sums the groups of a page rest on, unless its first bucket has more."""
+    bucket_sums: int = 200_000
+    """How many stored sums the groups of one bucket rest on."""
+    range_sums: int = 1_000_000
+    """How many stored sums the totals rest on. They are added up alone, which is much the quickest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +69,9 @@ class UsageRows:
 class UsageHistoryService:
     """Use cases of the past."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, bounds: Bounds = Bounds()) -> None:  # frozen
         self._context = context
+        self._bounds = bounds
 
     async def sessions(self, wanted: SessionFilter, period_time_us: int | None, request: PageRequest) -> Sessions:
         """Lists resolved sessions, those reserved last first.
@@ -80,26 +86,22 @@ class UsageHistoryService:
         """
         scope = ("ListSessions", *map(str, wanted), str(period_time_us))
 
+        size = request.size or PAGE_SIZE_DEFAULT
+        tokens = self._context.page_tokens
+        after = tokens.open(scope, request.token)
+
         async def read(transaction: Transaction) -> Sessions:
             account = await transaction.accounts.get(wanted.account_id)
             chosen = wanted
             if period_time_us is not None:
-                anchor_us = (await transaction.subscriptions.get(account.subscription_id)).anchor_us
-                start_us = period_at(anchor_us, period_time_us).start_us
-                if period_time_us < anchor_us:
-                    start_us = await transaction.ledger.period_start_before(wanted.account_id, period_time_us)
-                chosen = wanted._replace(period_start_us=start_us)
-            page = await read_page(
-                self._context.page_tokens,
-                scope,
-                request,
-                lambda after, limit: transaction.ledger.sessions(chosen, after, limit),
-                lambda entry: (entry.reserve_us, entry.session_id),
-            )
+                subscription = await transaction.subscriptions.at(wanted.account_id, period_time_us)
+                chosen = wanted._replace(period=period_at(subscription.anchor_us, period_time_us))
+            entries, looked_to = await transaction.ledger.sessions(chosen, after, size + 1, self._bounds.sessions)
+            page = page_of(tokens, scope, entries, size, _place_of, go_on_after=looked_to)
             watermark_us = await transaction.partitions.watermark_us(partition_of(wanted.account_id))
             return Sessions(page, max(watermark_us, account.create_us))
 
-        return await self._context.store.transact(read)
+        return await self._context.store.transact(read, snapshot=True)
 
     async def query(self, query: UsageQuery, request: PageRequest, *, unrestricted: bool) -> UsageRows:
         """Adds sessions up in buckets, from the rollups.
@@ -127,52 +129,67 @@ class UsageHistoryService:
                     metadata={"plan": account.plan_id, "feature": ADVANCED_ANALYTICS},
                 )
             period_us = period_at(subscription.anchor_us, now_us).start_us
-            start_us, end_us = whole_range(query, period_us, now_us)
-            rows = rows_of(query, start_us, end_us, await _pieces(transaction, query, start_us, end_us))
+            span = Span(*whole_range(query, period_us, now_us))
+            totals = await transaction.rollups.totals(query, span, self._bounds.range_sums)
+            if totals is None:
+                raise _too_many("start_time", "must be later: the range", self._bounds.range_sums)
+            start_us, group = (span.start_us, "") if after is None else after
+            left = Span(start_us, span.end_us)
+            if query.group_by:
+                rows, go_on = await self._grouped(transaction, query, left, group, request.size or ROWS_DEFAULT)
+            else:
+                rows, go_on = await _by_bucket(transaction, query, left, request.size or ROWS_DEFAULT)
             watermark_us = await transaction.partitions.watermark_us(partition_of(query.account_id))
-            page, position = _cut(rows, after, request.size or ROWS_DEFAULT)
-            token = self._context.page_tokens.seal(scope, position) if position else ""
-            return UsageRows(tuple(page), token, total_of(rows), max(watermark_us, account.create_us))
+            token = "" if go_on is None else self._context.page_tokens.seal(scope, go_on)
+            return UsageRows(tuple(rows), token, totals, max(watermark_us, account.create_us))
 
         return await self._context.store.transact(read, snapshot=True)
 
+    async def _grouped(
+        self, transaction: Transaction, query: UsageQuery, left: Span, after: str, size: int
+    ) -> tuple[Sequence[UsageRow], Position | None]:
+        """The page that follows on a group of the first bucket, and where the next one goes on; None on the last."""
+        group = group_from_text(after) if after else None
+        sums = min(self._bounds.sums, SUMS_PER_ROW * size)
+        while True:
+            end_us = await self._whole_buckets(transaction, query, left, sums)
+            found = await transaction.rollups.rows(query, Span(left.start_us, end_us), group, size + 1)
+            if len(found) > size:
+                return found[:size], (found[size - 1].start_us, group_text(found[size - 1].group))
+            if end_us == left.end_us:
+                return found, None
+            if sums == self._bounds.sums:
+                return found, (end_us, "")
+            # Of as many as the page needs, by what these were enough for.
+            sums = min(self._bounds.sums, max(2 * sums, sums * size * 5 // (4 * len(found) + 1)))
 
-def _cut(rows: list[UsageRow], after: Position | None, size: int) -> tuple[list[UsageRow], Position | None]:
-    """The page after a position, and the next page's position; None on the last."""
-    if after is not None:
-        last = (after[0], order_of(group_from_text(after[1])))
-        rows = [row for row in rows if (row.start_us, order_of(row.group)) > last]
-    page = rows[:size]
-    return page, (page[-1].start_us, group_text(page[-1].group)) if len(rows) > size else None
-
-
-async def _pieces(transaction: Transaction, query: UsageQuery, start_us: int, end_us: int) -> Sequence[Piece]:
-    wanted = RollupFilter(
-        query.account_id,
-        start_us,
-        end_us,
-        provider=query.provider or None,
-        model=query.model or None,
-        served_credential_mode=query.credential_mode or None,
-    )
-    time: Group = "hour" if query.granularity is Granularity.HOUR else "day"
-    groups: list[Group] = [_GROUPS[dimension] for dimension in query.group_by if dimension in _GROUPS]
-    if not query.needs_labels:
-        return [_piece(row, groups) for row in await transaction.rollups.read(wanted, (time, *groups))]
-    labelled = []
-    for row in await transaction.rollups.read(wanted, (time, *groups, "labels")):
-        value = label_of(str(row.group[-1]), query.label_key)
-        if value is not None and query.label_value in (None, value):
-            piece = _piece(row, groups)
-            by_label = Dimension.LABEL in query.group_by
-            labelled.append(piece._replace(group=piece.group._replace(label_value=value)) if by_label else piece)
-    if query.label_value is not None:
-        return labelled
-    everything = [_piece(row, groups) for row in await transaction.rollups.read(wanted, (time, *groups))]
-    return [*labelled, *without(everything, labelled)]
+    async def _whole_buckets(self, transaction: Transaction, query: UsageQuery, left: Span, sums: int) -> int:
+        """The end of as many whole buckets as rest on that many sums, one at least."""
+        reached_us = await transaction.rollups.reach(query, left, sums)
+        if reached_us is None:
+            return left.end_us
+        end_us = bucket_start(query.granularity, reached_us)
+        if end_us > left.start_us:
+            return end_us
+        first = Span(left.start_us, bucket_end(query.granularity, left.start_us))
+        if await transaction.rollups.reach(query, first, self._bounds.bucket_sums) is not None:
+            raise _too_many("granularity", "must be shorter: one of the buckets", self._bounds.bucket_sums)
+        return first.end_us
 
 
-def _piece(row: RollupRow, groups: Sequence[Group]) -> Piece:
-    time_us, *values = row.group
-    named = {_FIELDS[name]: value for name, value in zip(groups, values, strict=False) if name in _FIELDS}
-    return Piece(int(time_us), GroupKey(**named), row.credential_mode, row.sums)  # type: ignore[arg-type]
+def _place_of(entry: LedgerEntry) -> Position:
+    return entry.reserve_us, entry.session_id
+
+
+async def _by_bucket(
+    transaction: Transaction, query: UsageQuery, left: Span, size: int
+) -> tuple[Sequence[UsageRow], Position | None]:
+    """The page of buckets that `left` begins with, and where the next one begins; None on the last."""
+    starts = buckets(query.granularity, *left, size)
+    next_us = bucket_end(query.granularity, starts[-1]) if starts else left.end_us
+    found = await transaction.rollups.rows(query, Span(left.start_us, next_us), None, size)
+    return filled(query, starts, found), (next_us, "") if next_us < left.end_us else None
+
+
+def _too_many(field: str, what: str, sums_max: int) -> FlowStackError:
+    return invalid_request(field, f"{what} rests on over {sums_max:,} stored sums of an hour")

@@ -31,8 +31,9 @@ async def append(database: Database, *entries: LedgerEntry) -> LedgerInsert:
 
 async def read(database: Database, session_id: str) -> LedgerEntry:
     wanted = SessionFilter(ACCOUNT, session_id=session_id)
-    (found,) = await database.transact(lambda transaction: transaction.ledger.sessions(wanted, None, 10))
-    return found
+    found = await database.transact(lambda transaction: transaction.ledger.sessions(wanted, None, 10, 10))
+    (entry,) = found.entries
+    return entry
 
 
 async def test_awkward_text_and_unknown_numbers_come_back_as_they_were(database: Database) -> None:

@@ -13,9 +13,11 @@ from services.billing.domain.audit import Action, Actor, ActorKind, AuditChange,
 from services.billing.domain.invoices import Invoice, InvoiceKind, InvoiceLine, InvoiceLineKind, InvoiceState
 from services.billing.domain.ledger import LedgerEntry, LedgerKey, PositionedEntry
 from services.billing.domain.model import Account, AccountState, ApiKey, ChangeState, Subscription, SupportLevel, Terms
+from services.billing.domain.usage import DAY_US
+from services.billing.domain.usage_query import Dimension, Granularity, Totals, UsageQuery
 from services.billing.invoice_store import AuditFilter, InvoiceFilter
 from services.billing.store import AccountFilter, Transaction
-from services.billing.usage_store import RollupFilter
+from services.billing.usage_store import RollupFilter, Span
 from services.shared.errors import FlowStackError, Reason
 
 CORPUS = (
@@ -94,6 +96,8 @@ async def fill(transaction: Transaction, account_id: str, text: str) -> None:
     await transaction.subscriptions.insert(subscription(account_id))
     await transaction.api_keys.insert(api_key(account_id, text))
     await transaction.ledger.insert([PositionedEntry(1, text, entry(account_id, text))], 1)
+    labels = json.dumps({"x": text, text: "x"})
+    await transaction.rollups.add([entry(account_id, text)._replace(labels=labels)])
     invoice = invoice_of(account_id, text)
     await transaction.invoices.insert(invoice)
     facts = {text: text}
@@ -144,8 +148,14 @@ async def test_ids_of_that_text_find_nothing_of_others(database: Database) -> No
         assert await transaction.rollups.provider_cost(text, 0) == (0, 0)
         assert await transaction.rollups.committed_since(text, 0) == 0
         assert await transaction.rollups.read(RollupFilter(text), ()) == []
-        for wanted in (RollupFilter(VICTIM, provider=text), RollupFilter(VICTIM, model=text)):
-            assert await transaction.rollups.read(wanted, ("labels",)) == []
+        for wanted in (
+            UsageQuery(text, 0, 1, Granularity.DAY),
+            *(UsageQuery(VICTIM, 0, 1, Granularity.DAY, **{name: text}) for name in ("provider", "model")),
+            UsageQuery(VICTIM, 0, 1, Granularity.DAY, (Dimension.LABEL,), "x", text),
+            UsageQuery(VICTIM, 0, 1, Granularity.DAY, (Dimension.LABEL,), text, "x"),
+        ):
+            assert await transaction.rollups.rows(wanted, Span(0, DAY_US), None, 9) == []
+            assert await transaction.rollups.totals(wanted, Span(0, DAY_US), 9) == Totals()
         assert (await transaction.ledger.counts(text, 1)).committed == 0
         assert await transaction.ledger.existing({LedgerKey(text, "ses_x", 1), LedgerKey(VICTIM, text, 1)}) == set()
         assert await transaction.ledger.strays(text, None, 9) == []
@@ -170,6 +180,9 @@ async def test_text_of_every_kind_comes_back_as_it_was(database: Database) -> No
     assert await database.transact(lambda t: t.ledger.existing(keys)) == keys
     for number, text in enumerate(CORPUS):
         account_id = f"acct_{number}"
+        wanted = UsageQuery(account_id, 0, 1, Granularity.DAY, tuple(Dimension), text)
+        (row,) = await database.transact(lambda t, x=wanted: t.rollups.rows(x, Span(0, DAY_US), None, 9))
+        assert row.group == (text, text, 0, "x" if text != "x" else text)
         assert found[account_id] == account(account_id, text)
         stored = await database.transact(lambda t, a=account_id: t.api_keys.find(a, f"key_{a}"))
         assert stored == api_key(account_id, text)

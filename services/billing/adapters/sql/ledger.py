@@ -6,12 +6,11 @@ from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import Dialect, delete, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Dialect, delete, func, literal_column, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.billing.adapters.sql.dialect import append_all, append_many, in_portions
 from services.billing.adapters.sql.tables import ACCOUNTS, LEDGER, STRAY_EVENTS
-from services.billing.adapters.sql.usage_tables import USAGE_PERIODS
 from services.billing.domain.ledger import (
     CredentialMode,
     EventType,
@@ -21,12 +20,13 @@ from services.billing.domain.ledger import (
     PositionedEntry,
 )
 from services.billing.domain.paging import Position
-from services.billing.ledger_store import LedgerInsert, SessionFilter
+from services.billing.ledger_store import LedgerInsert, SessionFilter, SessionsFound
 
 _EVENT: Final = tuple(name for name in LedgerEntry._fields if name not in LedgerEntry._field_defaults)
 """What of an entry came with its event; the rest is its cost, which it gets when it is booked."""
 _EVENT_COLUMNS: Final = len(_EVENT)
 _LEDGER_KEY: Final = tuple_(LEDGER.c.account_id, LEDGER.c.session_id, LEDGER.c.event)
+_POSITION: Final = tuple_(LEDGER.c.reserve_us, LEDGER.c.session_id)
 _STRAY_KEY: Final = tuple_(STRAY_EVENTS.c.account_id, STRAY_EVENTS.c.session_id, STRAY_EVENTS.c.event)
 
 
@@ -62,46 +62,24 @@ class SqlLedger:
         fresh = list({entry.key: entry for entry in reversed(entries) if entry.key not in existing}.values())[::-1]
         return await self._append(fresh, now_us)
 
-    async def sessions(self, wanted: SessionFilter, after: Position | None, limit: int) -> Sequence[LedgerEntry]:
+    async def sessions(
+        self, wanted: SessionFilter, after: Position | None, limit: int, looked_at_max: int
+    ) -> SessionsFound:
         """Sessions of an account, those reserved last first."""
         columns = LEDGER.c
-        query = select(*(columns[name] for name in LedgerEntry._fields)).where(columns.account_id == wanted.account_id)
-        if wanted.start_us is not None:
-            query = query.where(columns.reserve_us >= wanted.start_us)
-        if wanted.end_us is not None:
-            query = query.where(columns.reserve_us < wanted.end_us)
-        if wanted.period_start_us is not None:
-            # A session is reserved in its period, so that the index by time leads to it.
-            query = query.where(
-                columns.reserve_us >= wanted.period_start_us, columns.period_start_us == wanted.period_start_us
-            )
-        if wanted.events is not None:
-            query = query.where(columns.event.in_(wanted.events))
-        for name, value in (
-            ("served_provider", wanted.provider),
-            ("served_model", wanted.model),
-            ("served_credential_mode", wanted.served_credential_mode),
-            ("api_key_id", wanted.api_key_id),
-            ("session_id", wanted.session_id),
-            ("request_id", wanted.request_id),
-        ):
-            if value:
-                query = query.where(columns[name] == value)
-        for key, text in wanted.labels:
-            query = query.where(_has_label(self._connection.dialect, key, text))
-        place = tuple_(columns.reserve_us, columns.session_id)
-        if after is not None:
-            query = query.where(place < tuple_(*after))
-        query = query.order_by(columns.reserve_us.desc(), columns.session_id.desc()).limit(limit)
-        return [LedgerEntry(*row) for row in await self._connection.execute(query)]
-
-    async def period_start_before(self, account_id: str, moment_us: int) -> int:
-        """The start of the account's last period with a session that began at or before a time."""
-        columns = USAGE_PERIODS.c
-        query = select(func.max(columns.period_start_us)).where(
-            columns.account_id == account_id, columns.period_start_us <= moment_us
-        )
-        return (await self._connection.execute(query)).scalar_one() or 0
+        found = _found_by_index(wanted, after)
+        filters = _other_filters(self._connection.dialect, wanted)
+        looked_to = None
+        if filters:
+            # How far that many go is read from the index alone; then their rows are, until there are enough.
+            last = select(columns.reserve_us, columns.session_id).where(*found).order_by(*_newest_first(wanted))
+            row = (await self._connection.execute(last.limit(1).offset(looked_at_max - 1))).first()
+            if row is not None:
+                looked_to = (int(row.reserve_us), str(row.session_id))
+                found += [columns.reserve_us >= looked_to[0], tuple_(*looked_to) <= _POSITION]
+        query = select(*(columns[name] for name in LedgerEntry._fields)).where(*found, *filters)
+        rows = await self._connection.execute(query.order_by(*_newest_first(wanted)).limit(limit))
+        return SessionsFound([LedgerEntry(*row) for row in rows], looked_to)
 
     async def existing(self, keys: Collection[LedgerKey]) -> frozenset[LedgerKey]:
         """Which of `keys` the ledger has."""
@@ -161,6 +139,53 @@ class SqlLedger:
         found = {mode: int(count) for mode, count in await self._connection.execute(query)}
         managed, byok = found.pop(CredentialMode.MANAGED, 0), found.pop(CredentialMode.BYOK, 0)
         return PeriodCounts(managed, byok, sum(found.values()))
+
+
+def _found_by_index(wanted: SessionFilter, after: Position | None) -> list[ColumnElement[bool]]:
+    """The conditions that an index leads to."""
+    columns = LEDGER.c
+    found = [columns.account_id == wanted.account_id]
+    if wanted.session_id:
+        found.append(columns.session_id == wanted.session_id)
+    if wanted.request_id:
+        # The second one, because the index is of these alone.
+        found += [columns.request_id == wanted.request_id, columns.request_id != literal_column("''")]
+    if wanted.start_us is not None:
+        found.append(columns.reserve_us >= wanted.start_us)
+    if wanted.end_us is not None:
+        found.append(columns.reserve_us < wanted.end_us)
+    if wanted.period is not None:
+        # A session is reserved in its period.
+        found += [columns.reserve_us >= wanted.period.start_us, columns.reserve_us < wanted.period.end_us]
+    if after is not None:
+        found += [columns.reserve_us <= after[0], tuple_(*after) > _POSITION]
+    return found
+
+
+def _other_filters(dialect: Dialect, wanted: SessionFilter) -> list[ColumnElement[bool]]:
+    """The conditions that a row has to be read for."""
+    columns = LEDGER.c
+    filters: list[ColumnElement[bool]] = []
+    if wanted.events is not None:
+        filters.append(columns.event.in_(wanted.events))
+    if wanted.period is not None:
+        filters.append(columns.period_start_us == wanted.period.start_us)
+    for name, value in (
+        ("served_provider", wanted.provider),
+        ("served_model", wanted.model),
+        ("served_credential_mode", wanted.served_credential_mode),
+        ("api_key_id", wanted.api_key_id),
+    ):
+        if value:
+            filters.append(columns[name] == value)
+    return [*filters, *(_has_label(dialect, key, text) for key, text in wanted.labels)]
+
+
+def _newest_first(wanted: SessionFilter) -> list[ColumnElement[Any]]:
+    columns = LEDGER.c
+    # A session is found by its key, of whose few rows no index by time need know.
+    time = columns.reserve_us + literal_column("0") if wanted.session_id else columns.reserve_us
+    return [time.desc(), columns.session_id.desc()]
 
 
 def _holds(dialect: Dialect, column: Any, text: str) -> Any:

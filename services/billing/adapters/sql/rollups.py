@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
-from sqlalchemy import ColumnElement, Table, func, literal_column, select
+from sqlalchemy import ColumnElement, Table, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.billing.adapters.sql import usage_rows
 from services.billing.adapters.sql.dialect import add_many
+from services.billing.adapters.sql.usage_rows import bucket_of
 from services.billing.adapters.sql.usage_tables import USAGE_HOURS, USAGE_LABELS, USAGE_PERIODS
 from services.billing.domain.ledger import LedgerEntry
 from services.billing.domain.prices import ProviderCost
 from services.billing.domain.rollups import Sums, rolled_up
-from services.billing.domain.usage import DAY_US
-from services.billing.usage_store import Group, RollupFilter, RollupRow
-
-_FILTERS: Final = ("period_start_us", "provider", "model", "served_credential_mode")
+from services.billing.domain.usage_query import Granularity, GroupKey, Totals, UsageQuery, UsageRow
+from services.billing.usage_store import Group, RollupFilter, RollupRow, Span
 
 
 class SqlRollups:
@@ -61,35 +61,29 @@ class SqlRollups:
 
     async def read(self, wanted: RollupFilter, groups: Sequence[Group]) -> Sequence[RollupRow]:
         """Sums by groups and credential mode."""
-        if wanted == RollupFilter(wanted.account_id, period_start_us=wanted.period_start_us) and not groups:
-            table = USAGE_PERIODS
-        else:
-            table = USAGE_LABELS if "labels" in groups else USAGE_HOURS
+        table = USAGE_HOURS if groups else USAGE_PERIODS
         columns = table.c
-        keys = [_group(table, name) for name in groups]
+        keys = [bucket_of(table, Granularity.DAY) if name == "day" else columns[name] for name in groups]
         query = select(*keys, columns.credential_mode, *(_sum(columns[name]) for name in Sums._fields)).where(
             columns.account_id == wanted.account_id
         )
-        if wanted.start_us is not None:
-            query = query.where(columns.hour_us >= wanted.start_us)
-        if wanted.end_us is not None:
-            query = query.where(columns.hour_us < wanted.end_us)
-        for name in _FILTERS:
-            value = getattr(wanted, name)
-            if value is not None:
-                query = query.where(columns[name] == value)
+        if wanted.period_start_us is not None:
+            query = query.where(columns.period_start_us == wanted.period_start_us)
         rows = await self._connection.execute(query.group_by(*keys, columns.credential_mode))
         count = len(groups)
         return [RollupRow(tuple(row[:count]), int(row[count]), Sums(*map(int, row[count + 1 :]))) for row in rows]
 
+    async def totals(self, query: UsageQuery, span: Span, sums_max: int) -> Totals | None:
+        """All that a query adds up."""
+        return await usage_rows.totals(self._connection, query, span, sums_max)
 
-def _group(table: Table, name: Group) -> ColumnElement[Any]:
-    if name == "hour":
-        return table.c.hour_us
-    if name == "day":
-        # Literal: of two parameters PostgreSQL does not see that what is selected is what is grouped by.
-        return table.c.hour_us - table.c.hour_us % literal_column(str(DAY_US))
-    return table.c[name]
+    async def reach(self, query: UsageQuery, span: Span, sums: int) -> int | None:
+        """The hour up to which a query by groups rests on so many stored sums."""
+        return await usage_rows.reach(self._connection, query, span, sums)
+
+    async def rows(self, query: UsageQuery, span: Span, after: GroupKey | None, limit: int) -> Sequence[UsageRow]:
+        """The rows of a query by bucket and group."""
+        return await usage_rows.rows(self._connection, query, span, after, limit)
 
 
 def _sum(column: ColumnElement[Any]) -> ColumnElement[Any]:

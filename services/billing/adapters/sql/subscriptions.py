@@ -77,6 +77,16 @@ class SqlSubscriptions:
         query = select(SUBSCRIPTIONS).where(SUBSCRIPTIONS.c.subscription_id == subscription_id)
         return subscription_from_row((await self._connection.execute(query)).one())
 
+    async def at(self, account_id: str, moment_us: int) -> Subscription:
+        """The subscription that an account had at a time, or had last; before the first one that."""
+        columns = SUBSCRIPTIONS.c
+        of_account = select(SUBSCRIPTIONS).where(columns.account_id == account_id).limit(1)
+        begun = of_account.where(columns.anchor_us <= moment_us).order_by(columns.anchor_us.desc())
+        row = (await self._connection.execute(begun)).one_or_none()
+        if row is None:
+            row = (await self._connection.execute(of_account.order_by(columns.anchor_us))).one()
+        return subscription_from_row(row)
+
     async def find_change(self, change_id: str) -> SubscriptionChange | None:
         """One change."""
         query = select(SUBSCRIPTION_CHANGES).where(_CHANGES.change_id == change_id)

@@ -5,9 +5,9 @@ A change here goes with a migration; a test holds the two against each other.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, Table, Text, text
 
 METADATA: Final = MetaData()
 
@@ -159,6 +159,10 @@ def _entry_columns() -> list[Column[object]]:
     return columns  # type: ignore[return-value]  # Column is invariant
 
 
+_WITH_REQUEST_ID: Final[dict[str, Any]] = {
+    f"{dialect}_where": text("request_id <> ''") for dialect in ("sqlite", "postgresql")
+}
+
 LEDGER: Final = Table(
     "ledger",
     METADATA,
@@ -167,6 +171,7 @@ LEDGER: Final = Table(
     Column("provider_cost_micro", BigInteger, nullable=True),
     _text("price_table_version"),
     Index("ledger_by_time", "account_id", "reserve_us", "session_id"),
+    Index("ledger_by_request", "account_id", "request_id", "reserve_us", "session_id", **_WITH_REQUEST_ID),
 )
 
 STRAY_EVENTS: Final = Table(

@@ -133,8 +133,9 @@ class UsageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSessions(self, request, context):
-        """Lists resolved sessions from the ledger, newest first. Running ones are not in it. Customer for its own
-        account, admin.
+        """Lists resolved sessions from the ledger, newest first. Running ones are not in it. A page looks at so many
+        sessions at most: where few of them pass the filters it may be empty and have a next_page_token. Customer for
+        its own account, admin.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -144,8 +145,13 @@ class UsageServiceServicer:
         """Adds sessions, tokens and costs up over time, in buckets, in groups on request. Customer for its own
         account, admin.
 
+        Sums are kept by hour, and by what served the sessions and by each of their labels within an hour. A page of
+        groups looks at so many of them at most, and may be empty and have a next_page_token.
+
         Errors: PERMISSION_DENIED / FEATURE_NOT_IN_PLAN for a group_by without the feature `advanced_analytics`;
-        admins are not refused.
+        admins are not refused. INVALID_ARGUMENT / INVALID_REQUEST for a range with over 1,000,000 such sums: ask for a
+        shorter one; and for groups of a bucket with over 200,000, as by a label that differs in every session: ask for
+        shorter buckets.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -64,15 +64,21 @@ class UsageServiceStub:
     streams of WatchUsage and WatchAlerts together that are open for the account at one server.
     """
     ListSessions: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.ListSessionsRequest, _usage_service_pb2.ListSessionsResponse]
-    """Lists resolved sessions from the ledger, newest first. Running ones are not in it. Customer for its own
-    account, admin.
+    """Lists resolved sessions from the ledger, newest first. Running ones are not in it. A page looks at so many
+    sessions at most: where few of them pass the filters it may be empty and have a next_page_token. Customer for
+    its own account, admin.
     """
     QueryUsage: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.QueryUsageRequest, _usage_service_pb2.QueryUsageResponse]
     """Adds sessions, tokens and costs up over time, in buckets, in groups on request. Customer for its own
     account, admin.
 
+    Sums are kept by hour, and by what served the sessions and by each of their labels within an hour. A page of
+    groups looks at so many of them at most, and may be empty and have a next_page_token.
+
     Errors: PERMISSION_DENIED / FEATURE_NOT_IN_PLAN for a group_by without the feature `advanced_analytics`;
-    admins are not refused.
+    admins are not refused. INVALID_ARGUMENT / INVALID_REQUEST for a range with over 1,000,000 such sums: ask for a
+    shorter one; and for groups of a bucket with over 200,000, as by a label that differs in every session: ask for
+    shorter buckets.
     """
     GetForecast: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.GetForecastRequest, _usage_service_pb2.GetForecastResponse]
     """Projects sessions and costs to the period's end, from the period's own history. Customer for its own
@@ -134,15 +140,21 @@ class UsageServiceAsyncStub(UsageServiceStub):
     streams of WatchUsage and WatchAlerts together that are open for the account at one server.
     """
     ListSessions: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.ListSessionsRequest, _usage_service_pb2.ListSessionsResponse]  # type: ignore[assignment]
-    """Lists resolved sessions from the ledger, newest first. Running ones are not in it. Customer for its own
-    account, admin.
+    """Lists resolved sessions from the ledger, newest first. Running ones are not in it. A page looks at so many
+    sessions at most: where few of them pass the filters it may be empty and have a next_page_token. Customer for
+    its own account, admin.
     """
     QueryUsage: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.QueryUsageRequest, _usage_service_pb2.QueryUsageResponse]  # type: ignore[assignment]
     """Adds sessions, tokens and costs up over time, in buckets, in groups on request. Customer for its own
     account, admin.
 
+    Sums are kept by hour, and by what served the sessions and by each of their labels within an hour. A page of
+    groups looks at so many of them at most, and may be empty and have a next_page_token.
+
     Errors: PERMISSION_DENIED / FEATURE_NOT_IN_PLAN for a group_by without the feature `advanced_analytics`;
-    admins are not refused.
+    admins are not refused. INVALID_ARGUMENT / INVALID_REQUEST for a range with over 1,000,000 such sums: ask for a
+    shorter one; and for groups of a bucket with over 200,000, as by a label that differs in every session: ask for
+    shorter buckets.
     """
     GetForecast: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.GetForecastRequest, _usage_service_pb2.GetForecastResponse]  # type: ignore[assignment]
     """Projects sessions and costs to the period's end, from the period's own history. Customer for its own
@@ -219,8 +231,9 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _usage_service_pb2.ListSessionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_usage_service_pb2.ListSessionsResponse, _abc.Awaitable[_usage_service_pb2.ListSessionsResponse]]:
-        """Lists resolved sessions from the ledger, newest first. Running ones are not in it. Customer for its own
-        account, admin.
+        """Lists resolved sessions from the ledger, newest first. Running ones are not in it. A page looks at so many
+        sessions at most: where few of them pass the filters it may be empty and have a next_page_token. Customer for
+        its own account, admin.
         """
 
     @_abc_1.abstractmethod
@@ -232,8 +245,13 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         """Adds sessions, tokens and costs up over time, in buckets, in groups on request. Customer for its own
         account, admin.
 
+        Sums are kept by hour, and by what served the sessions and by each of their labels within an hour. A page of
+        groups looks at so many of them at most, and may be empty and have a next_page_token.
+
         Errors: PERMISSION_DENIED / FEATURE_NOT_IN_PLAN for a group_by without the feature `advanced_analytics`;
-        admins are not refused.
+        admins are not refused. INVALID_ARGUMENT / INVALID_REQUEST for a range with over 1,000,000 such sums: ask for a
+        shorter one; and for groups of a bucket with over 200,000, as by a label that differs in every session: ask for
+        shorter buckets.
         """
 
     @_abc_1.abstractmethod
