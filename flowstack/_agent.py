@@ -65,7 +65,7 @@ class Agent(BaseAgent):
 
     def _connect(self, connection: Connection) -> None:
         self._client = Client(connection)
-        self.vault = Vault(self._client)
+        self.vault = Vault(self._client, self._core.flush)
         self.budget = Budget(self._client)
         self.alerts = Alerts(self._client)
 

@@ -49,7 +49,7 @@ class AsyncAgent(BaseAgent):
 
     def _connect(self, connection: Connection) -> None:
         self._client = AsyncClient(connection)
-        self.vault = AsyncVault(self._client)
+        self.vault = AsyncVault(self._client, self._core.flush)
         self.budget = AsyncBudget(self._client)
         self.alerts = AsyncAlerts(self._client)
 

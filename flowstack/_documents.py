@@ -18,6 +18,9 @@ from flowstack._methods import VaultService
 from flowstack._requests import build
 from flowstack._values import time_of
 
+NOTES: Final = "provider_switches"
+"""The collection of notes which provider served each counted chat."""
+
 DOCUMENT_BYTES_MAX: Final = 1024 * 1024
 PAGE_MAX: Final = 1000
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from flowstack_protos.vault.v1 import vault_service_pb2 as pb
 
 from flowstack._client import Client
+from flowstack._documents import NOTES
 from flowstack._errors import FlowStackError
 from flowstack._json import encode
 from flowstack._methods import VaultService
@@ -23,10 +24,14 @@ if TYPE_CHECKING:
 
     from flowstack._connection import Connection
 
-COLLECTION: Final = "provider_switches"
 KEEP_SECONDS: Final = 100 * 24 * 3600
 """Three periods and a margin: what an analysis of costs looks back on."""
 WAITING_MAX: Final = 1000
+QUIET_SECONDS: Final = 0.1
+"""Notes wait until chats pause for so long: a note is a call too, and beside the next chat it would slow that."""
+TOGETHER_MAX: Final = 200
+WAIT_SECONDS_MAX: Final = 5.0
+"""So many notes, or the oldest after so long, are stored also while chats go on."""
 FLUSH_SECONDS: Final = 5.0
 CALL_SECONDS: Final = 5.0
 
@@ -51,7 +56,7 @@ class Recorder:
     def note(self, session_id: str, **fields: Any) -> None:
         """Takes a note of a session; returns at once."""
         document = {"timestamp": self._now().isoformat(), "session_id": session_id, **fields}
-        request = pb.StoreRequest(collection=COLLECTION, key=session_id, document_json=encode(document))
+        request = pb.StoreRequest(collection=NOTES, key=session_id, document_json=encode(document))
         request.ttl.FromSeconds(KEEP_SECONDS)
         self._here().add(request)
 
@@ -93,6 +98,8 @@ class _Work:
         self._waiting: queue.SimpleQueue[pb.StoreRequest | None] = queue.SimpleQueue()
         self._changed = threading.Condition()
         self._unfinished = 0
+        self._hurrying = 0
+        self._newest_s = 0.0
         self._thread: threading.Thread | None = None
         self._closed = False
 
@@ -102,6 +109,7 @@ class _Work:
                 self.dropped += 1
                 return
             self._unfinished += 1
+            self._newest_s = time.monotonic()
             self._waiting.put(request)
 
     def _started(self) -> bool:
@@ -118,7 +126,10 @@ class _Work:
 
     def flush(self, seconds: float) -> None:
         with self._changed:
+            self._hurrying += 1
+            self._changed.notify_all()
             self._changed.wait_for(lambda: not self._unfinished, seconds)
+            self._hurrying -= 1
 
     def end(self) -> None:
         """Lets the thread end once it has stored what waits."""
@@ -136,15 +147,33 @@ class _Work:
     def _serve(self) -> None:
         with Client(self._connection) as client:
             while (request := self._waiting.get()) is not None:
-                try:
-                    # A key of its own makes the repeat of a store harmless.
-                    client.call(VaultService.Store, request, safe=True, timeout_s=CALL_SECONDS)
-                except FlowStackError:
-                    self.dropped += 1
-                finally:
-                    with self._changed:
-                        self._unfinished -= 1
-                        self._changed.notify_all()
+                self._wait_for_quiet()
+                self._store(client, request)
+                while not self._waiting.empty():
+                    following = self._waiting.get()
+                    if following is None:
+                        return
+                    self._store(client, following)
+
+    def _wait_for_quiet(self) -> None:
+        until_s = time.monotonic() + WAIT_SECONDS_MAX
+        with self._changed:
+            while not self._hurrying and not self._closed and self._unfinished < TOGETHER_MAX:
+                wait_s = min(self._newest_s + QUIET_SECONDS, until_s) - time.monotonic()
+                if wait_s <= 0:
+                    return
+                self._changed.wait(wait_s)
+
+    def _store(self, client: Client, request: pb.StoreRequest) -> None:
+        try:
+            # A key of its own makes the repeat of a store harmless.
+            client.call(VaultService.Store, request, safe=True, timeout_s=CALL_SECONDS)
+        except FlowStackError:
+            self.dropped += 1
+        finally:
+            with self._changed:
+                self._unfinished -= 1
+                self._changed.notify_all()
 
 
 _at_work: Final[weakref.WeakSet[_Work]] = weakref.WeakSet()

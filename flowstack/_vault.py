@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
 from flowstack import _documents
 from flowstack._client import AsyncClient, Client
-from flowstack._documents import CollectionInfo, Document, Sort, StoredKey
+from flowstack._documents import NOTES, CollectionInfo, Document, Sort, StoredKey
 
 
 class Vault:
     """The account's documents, for blocking calls. Every method can raise FlowStackError."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, flush: Callable[[], None]) -> None:
         self._client = client
+        self._flush = flush
 
     def store(
         self,
@@ -56,7 +58,7 @@ class Vault:
         """Reads the documents that a filter lets through.
 
         Args:
-            collection: where; an unknown one is empty.
+            collection: where; an unknown one is empty. Notes of this agent's earlier chats are in theirs by then.
             filter: `{"path": value}`, `{"path": {"$gte": value}}`, with $eq $ne $gt $gte $lt $lte $in $nin $exists and
                 $and $or $not; all documents where None.
             sort: such as [('timestamp', -1)]; by key where None.
@@ -65,6 +67,8 @@ class Vault:
         Raises:
             InvalidRequestError: a bad filter, sort or limit.
         """
+        if collection == NOTES:
+            self._flush()
         return self._client.run(_documents.query(collection, filter, sort, limit))
 
     def delete(
@@ -95,8 +99,9 @@ class Vault:
 class AsyncVault:
     """The account's documents; each method is Vault's of the same name."""
 
-    def __init__(self, client: AsyncClient) -> None:
+    def __init__(self, client: AsyncClient, flush: Callable[[], None]) -> None:
         self._client = client
+        self._flush = flush
 
     async def store(
         self,
@@ -123,6 +128,8 @@ class AsyncVault:
         limit: int | None = 100,
     ) -> list[Document]:
         """As Vault.query."""
+        if collection == NOTES:
+            await asyncio.to_thread(self._flush)
         return await self._client.run(_documents.query(collection, filter, sort, limit))
 
     async def delete(
