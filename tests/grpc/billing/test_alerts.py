@@ -18,7 +18,7 @@ from google.type.money_pb2 import Money
 from services.billing.__main__ import running
 from services.billing.config import BillingSettings
 from tests.support.billing import ADMIN, QUICK, BillingUnderTest, Customer, failure_of, reason_of
-from tests.support.clock import DAY_US, ManualClock
+from tests.support.clock import DAY_US, ManualClock, us
 from tests.support.fake_quota_events import FakeQuotaEvents
 
 
@@ -208,6 +208,9 @@ async def test_alerts_are_listed_in_pages_and_by_filter(
 
 
 BUDGET = budget_pb2.Budget(max_monthly_cost=Money(currency_code="USD", units=-1), action=budget_pb2.BUDGET_ACTION_WARN)
+CENT_BELOW_ZERO = budget_pb2.Budget(
+    max_monthly_cost=Money(currency_code="USD", nanos=-10_000_000), action=budget_pb2.BUDGET_ACTION_BLOCK
+)
 
 
 @pytest.mark.parametrize(
@@ -215,9 +218,11 @@ BUDGET = budget_pb2.Budget(max_monthly_cost=Money(currency_code="USD", units=-1)
     [
         {"thresholds": [0]},
         {"thresholds": [101]},
+        {"thresholds": [-1]},
         {"thresholds": list(range(1, 1001))},
         {"thresholds": [5, 5]},
         {"budget": BUDGET},
+        {"budget": CENT_BELOW_ZERO},
         {"budget": budget_pb2.Budget(max_monthly_cost=Money(currency_code="USD", units=1))},
         {"sinks": [pb.AlertSink(webhook_id="other")]},
         {"sinks": [pb.AlertSink(webhook_id="wh_1"), pb.AlertSink(webhook_id="wh_1")]},
@@ -236,6 +241,17 @@ async def test_parts_of_settings_cannot_be_changed(service: BillingUnderTest, cu
     request = pb.UpdateAlertSettingsRequest(alert_settings=pb.AlertSettings(), update_mask=FieldMask(paths=[path]))
     _, error = await failure_of(service.alerts.UpdateAlertSettings(request, metadata=customer.metadata))
     assert {violation.field for violation in error.violations} == {"update_mask"}
+
+
+async def test_alerts_of_a_thousand_years_are_refused_and_of_all_time_are_those_that_there_are(
+    service: BillingUnderTest, customer: Customer
+) -> None:
+    await service.alerts.SendAlert(pb.SendAlertRequest(message="m"), metadata=customer.metadata)
+    begin, last = {"seconds": 0}, {"seconds": us(2100, 1, 1) // 10**6 - 1}
+    assert [alert.message for alert in await alerts_of(service, customer, start_time=begin, end_time=last)] == ["m"]
+    ages = pb.ListAlertsRequest(start_time=begin, end_time={"seconds": us(3026, 1, 1) // 10**6})  # type: ignore[arg-type]
+    _, error = await failure_of(service.alerts.ListAlerts(ages, metadata=customer.metadata))
+    assert [violation.field for violation in error.violations] == ["end_time"]
 
 
 async def test_an_unknown_sink_and_another_account(service: BillingUnderTest, customer: Customer) -> None:

@@ -176,6 +176,50 @@ async def test_bad_queries(service: BillingUnderTest, customer: Customer, fields
     assert field in [violation.field for violation in error.violations] or not field
 
 
+AGES = {"start_time": {"seconds": us(2026, 1, 1) // 10**6}, "end_time": {"seconds": us(3026, 1, 1) // 10**6}}
+LONGEST = {"start_time": {"seconds": 0}, "end_time": {"seconds": us(2100, 1, 1) // 10**6 - 1}}
+"""What timestamps may say at all."""
+
+
+@pytest.mark.parametrize("span", [AGES, LONGEST])
+@pytest.mark.parametrize("granularity", [HOUR, DAY, MONTH])
+async def test_sums_over_a_thousand_years_are_refused(
+    service: BillingUnderTest, customer: Customer, granularity: int, span: dict[str, Any]
+) -> None:
+    request = pb.QueryUsageRequest(granularity=granularity, **span)  # type: ignore[arg-type]
+    _, error = await failure_of(service.usage.QueryUsage(request, metadata=customer.metadata))
+    assert error.reason.value == "INVALID_REQUEST"
+    assert any("the range may be" in violation.description for violation in error.violations)
+
+
+async def test_a_list_over_a_thousand_years_is_refused_and_over_all_time_is_the_history(
+    service: BillingUnderTest, customer: Customer, quota: FakeQuotaEvents
+) -> None:
+    await quota.resolve(customer.account_id, "ses_1")
+    await quota.drained()
+    request = pb.ListSessionsRequest(**AGES)  # type: ignore[arg-type]
+    _, error = await failure_of(service.usage.ListSessions(request, metadata=customer.metadata))
+    assert [violation.field for violation in error.violations] == ["end_time"]
+    sessions = await listed(service, customer, **LONGEST)
+    assert [record.session.session_id for record in sessions] == ["ses_1"]
+
+
+async def test_a_label_that_no_session_has(
+    service: BillingUnderTest, customer: Customer, quota: FakeQuotaEvents, clock: ManualClock
+) -> None:
+    await quota.resolve(customer.account_id, "ses_1", labels={"team": "a"})
+    await quota.resolve(customer.account_id, "ses_2")
+    await quota.drained()
+    clock.advance(1)
+    assert await listed(service, customer, labels={"no-such-label": "a"}) == []
+    _, totals = await queried(service, customer, granularity=DAY, label_key="no-such-label", label_value="a")
+    assert totals.sessions_committed == 0
+    group_by = [pb.USAGE_DIMENSION_LABEL]
+    (row,), totals = await queried(service, customer, granularity=DAY, group_by=group_by, label_key="no-such-label")
+    assert not row.HasField("label_value"), "one group: of those that do not have it"
+    assert row.totals.sessions_committed == totals.sessions_committed == 2
+
+
 async def test_a_token_of_another_query_is_refused(
     service: BillingUnderTest, customer: Customer, quota: FakeQuotaEvents, clock: ManualClock
 ) -> None:
