@@ -42,10 +42,15 @@ async def sums_of_ledger(database: Database) -> Found:
         one = _of_row(row)
         sums["usage_periods"][row.account_id, row.period_start_us, row.credential_mode].update(one)
         sums["usage_hours"][hour].update(one)
-        for key, value in json.loads(row.labels).items():
+        labels = {_storable(key): _storable(value) for key, value in json.loads(row.labels).items()}
+        for key, value in labels.items():
             account_id, hour_us, *served_in = hour
             sums["usage_labels"][account_id, key, hour_us, value, *served_in].update(one)
     return {name: {key: dict(value) for key, value in table.items()} for name, table in sums.items()}
+
+
+def _storable(text: str) -> str:
+    return text.replace("\0", "\ufffd")
 
 
 def _of_row(row: Any) -> Counter[str]:

@@ -104,7 +104,7 @@ def entry_from_proto(event: pb.SessionEvent) -> LedgerEntry:
         session.release_reason,
         _storable(session.api_key_id),
         _storable(session.request_id),
-        _labels(session),
+        orjson.dumps(dict(session.labels), option=orjson.OPT_SORT_KEYS).decode(),
         _detail(session),
         session.entitlement_revision,
     )
@@ -113,15 +113,6 @@ def entry_from_proto(event: pb.SessionEvent) -> LedgerEntry:
 def _storable(text: str) -> str:
     """The text without U+0000, which PostgreSQL cannot store: one such event would keep its partition for ever."""
     return text.replace("\0", "\ufffd")
-
-
-def _labels(session: type_pb2.Session) -> str:
-    """The labels as a JSON object, storable like other text."""
-    text = orjson.dumps(dict(session.labels), option=orjson.OPT_SORT_KEYS).decode()
-    if "\\u0000" not in text:
-        return text
-    labels = {_storable(key): _storable(value) for key, value in sorted(session.labels.items())}
-    return orjson.dumps(labels, option=orjson.OPT_SORT_KEYS).decode()
 
 
 def _counted_mode(session: type_pb2.Session) -> int:

@@ -9,6 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from services.billing.convert.values import money_to_proto, optional_time_to_proto, time_to_proto, us_from_proto
 from services.billing.domain.ledger import EventType, LedgerEntry
+from services.billing.domain.rollups import label_text
 from services.billing.domain.usage_query import Dimension, Granularity, Totals, UsageQuery, UsageRow
 from services.billing.ledger_store import SessionFilter
 from services.billing.service.usage_history import Sessions, UsageRows
@@ -47,8 +48,8 @@ def query_from_proto(request: pb.QueryUsageRequest, account_id: str) -> UsageQue
         us_from_proto(request.end_time) if request.HasField("end_time") else None,
         Granularity(request.granularity),
         tuple(map(Dimension, request.group_by)),
-        request.label_key,
-        request.label_value if request.HasField("label_value") else None,
+        label_text(request.label_key),
+        label_text(request.label_value) if request.HasField("label_value") else None,
         request.provider,
         request.model,
         request.credential_mode,

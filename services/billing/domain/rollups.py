@@ -7,7 +7,7 @@ its sessions stand in two rows. So days, months and periods are whole sums of ro
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, TypeVar
 
 from services.billing.domain.ledger import CredentialMode, EventType, LedgerEntry
@@ -104,18 +104,27 @@ def rolled_up(entries: Iterable[LedgerEntry]) -> Rollup:
         groups.setdefault(key, []).append(sums_of(entry))
     hours: dict[HourKey, Sums] = {}
     labels: dict[LabelKey, Sums] = {}
-    read: dict[str, Sequence[tuple[str, str]]] = {NO_LABELS: ()}
+    read: dict[str, Collection[tuple[str, str]]] = {NO_LABELS: ()}
     for (*of_hour, text), several in groups.items():
         hour, sums = HourKey._make(of_hour), added(several)
         _add(hours, hour, sums)
         if text not in read:
-            read[text] = tuple(json.loads(text).items())
+            read[text] = _labels(text)
         for label_key, label_value in read[text]:
             _add(labels, LabelKey(hour.account_id, label_key, hour.hour_us, label_value, *hour[2:]), sums)
     periods: dict[PeriodKey, Sums] = {}
     for hour, sums in hours.items():
         _add(periods, PeriodKey(hour.account_id, hour.period_start_us, hour.credential_mode), sums)
     return Rollup(periods, hours, labels)
+
+
+def label_text(text: str) -> str:
+    """A label's key or value as sums keep it: without U+0000, which is no text to PostgreSQL."""
+    return text.replace("\0", "\ufffd")
+
+
+def _labels(text: str) -> Collection[tuple[str, str]]:
+    return {label_text(key): label_text(value) for key, value in json.loads(text).items()}.items()
 
 
 def added(several: Sequence[Sums]) -> Sums:

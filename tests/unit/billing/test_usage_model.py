@@ -21,6 +21,7 @@ from services.billing.adapters.sql.database import Database
 from services.billing.domain.ledger import LedgerEntry, PositionedEntry, partition_of
 from services.billing.domain.paging import PageTokens
 from services.billing.domain.prices import stamped
+from services.billing.domain.rollups import label_text
 from services.billing.domain.usage_query import (
     Dimension,
     Granularity,
@@ -44,8 +45,24 @@ from tests.support.rollups import OnePrice, sums_of_ledger, sums_stored
 ANCHOR_US: Final = us(2026, 1, 31, 22)
 """Periods end at 22:00 of the last day of months, and months two hours later."""
 TOKENS: Final = ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens")
-KEYS: Final = ("team", "Team", "a.b", "$", '"', "\\", "'", "\x01", "ключ", "%")
-VALUES: Final = ("", "a", "A", "ä", "z", '"', "\\", "\\u0041", "\x01\x1f", "😀", "\uffff", "null", "%s", "' OR 1=1 --")
+KEYS: Final = ("team", "Team", "a.b", "$", '"', "\\", "'", "\x01", "ключ", "%", "k\0")
+VALUES: Final = (
+    "",
+    "a",
+    "A",
+    "ä",
+    "z",
+    '"',
+    "\\",
+    "\\u0041",
+    "\x01\x1f",
+    "\0v",
+    "😀",
+    "\uffff",
+    "null",
+    "%s",
+    "' OR 1=1 --",
+)
 SERVED: Final = (("", ""), ("p", "m"), ("p", "M"), ("P", "m"), ("é", "m\x02"), ("p" * 64, "m" * 256))
 
 sessions = st.fixed_dictionaries(
@@ -185,6 +202,9 @@ async def all_rows(
 ) -> list[UsageRow]:
     found: list[UsageRow] = []
     token = ""
+    # As the service's port takes them.
+    value = None if query.label_value is None else label_text(query.label_value)
+    query = replace(query, label_key=label_text(query.label_key), label_value=value)
     while True:
         page = await reads.query(query, PageRequest(size, token), unrestricted=True)
         assert len(page.rows) <= size
@@ -198,11 +218,12 @@ async def all_rows(
 
 def group_of(query: UsageQuery, entry: LedgerEntry) -> GroupKey:
     by = query.group_by
+    label = json.loads(entry.labels).get(query.label_key) if Dimension.LABEL in by else None
     return GroupKey(
         entry.served_provider if Dimension.PROVIDER in by else None,
         entry.served_model if Dimension.MODEL in by else None,
         entry.served_credential_mode if Dimension.CREDENTIAL_MODE in by else None,
-        json.loads(entry.labels).get(query.label_key) if Dimension.LABEL in by else None,
+        None if label is None else label_text(label),
     )
 
 

@@ -35,12 +35,9 @@ def upgrade() -> None:
     key = f"s.account_id, e.key, s.hour_us, e.value, {', '.join(f's.{name}' for name in SERVED)}"
     labels = STORABLE.format(one="chr(1)" if _is_postgresql() else "char(1)")
     each = f"jsonb_each_text(({labels})::jsonb)" if _is_postgresql() else f"json_each({labels})"
-    for statement in (
-        f"INSERT INTO usage_labels_new SELECT {key}, {sums} FROM usage_labels s CROSS JOIN {each} e GROUP BY {key}",  # noqa: S608  # names of ours
-        # What is kept aside is summed up too, one day.
-        f"UPDATE stray_events SET labels = {labels}",  # noqa: S608
-    ):
-        op.get_bind().exec_driver_sql(statement)
+    op.get_bind().exec_driver_sql(
+        f"INSERT INTO usage_labels_new SELECT {key}, {sums} FROM usage_labels s CROSS JOIN {each} e GROUP BY {key}"  # noqa: S608  # names of ours
+    )
     _replace_table()
     where: dict[str, Any] = {f"{dialect}_where": sa.text("request_id <> ''") for dialect in ("sqlite", "postgresql")}
     op.create_index("ledger_by_request", "ledger", ["account_id", "request_id", "reserve_us", "session_id"], **where)
