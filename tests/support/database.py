@@ -110,3 +110,10 @@ async def database(database_address: str) -> AsyncIterator[Database]:
     opened = await open_database(database_address)
     yield opened
     await opened.close()
+
+
+async def waits_for_a_lock(database: Database) -> bool:
+    """Whether some transaction of this database waits for another's end."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    async with database.engine.begin() as connection:
+        return bool((await connection.execute(text(query))).scalar_one())

@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import delete, select, text
+from sqlalchemy import delete, select
 
 from services.billing.adapters.sql.alert_tables import ALERT_DELIVERIES, ALERTS, WEBHOOKS
 from services.billing.adapters.sql.database import Database
@@ -31,6 +31,7 @@ from services.shared.errors import FlowStackError, Reason
 from services.shared.periods import period_at
 from tests.support.books import Books
 from tests.support.clock import DAY_US, ManualClock
+from tests.support.database import waits_for_a_lock
 
 CUSTOMER: Final = Actor(ActorKind.CUSTOMER, "key_1")
 PLANS: Final = ("hobbyist", "starter", "professional")
@@ -323,10 +324,3 @@ async def test_a_session_and_a_threshold_that_come_together_do_not_pass_each_oth
     go_on.set()
     await asyncio.gather(booking, changing)
     assert [(row.threshold, row.sessions_used) for row in await world.fired()] == [(50, 100)]
-
-
-async def waits_for_a_lock(database: Database) -> bool:
-    """Whether some transaction of this database waits for another's end."""
-    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    async with database.engine.begin() as connection:
-        return bool((await connection.execute(text(query))).scalar_one())

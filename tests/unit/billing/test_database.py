@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,9 @@ from services.billing.store import Transaction
 from services.shared.database.migrations import Migrations
 from services.shared.errors import FlowStackError
 from services.shared.settings import StartupError
-from tests.support.database import connection_to, read_rows
+from tests.support.books import Books
+from tests.support.clock import ManualClock
+from tests.support.database import connection_to, read_rows, waits_for_a_lock
 
 
 def address(folder: Path) -> str:
@@ -220,3 +223,27 @@ async def test_a_folder_that_cannot_be_made_is_told_in_a_sentence(tmp_path: Path
     (tmp_path / "file").write_text("")
     with pytest.raises(StartupError, match="cannot be made"):
         await open_database(f"sqlite:///{tmp_path}/file/billing.db")
+
+
+async def test_who_waits_for_an_account_gets_it_with_the_subscription_that_it_has_then(database: Database) -> None:
+    account_id = await Books(database, ManualClock()).open_account("free")
+    locked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def begin_another(transaction: Transaction) -> None:
+        account = await transaction.accounts.lock(account_id)
+        subscription = await transaction.subscriptions.get(account.subscription_id)
+        terms = replace(subscription.terms, plan_id="hobbyist")
+        await transaction.subscriptions.insert(replace(subscription, subscription_id="sub_2", terms=terms))
+        await transaction.accounts.update(replace(account, subscription_id="sub_2", plan_id="hobbyist"))
+        locked.set()
+        await go_on.wait()
+
+    beginning = asyncio.create_task(database.transact(begin_another))
+    await locked.wait()
+    waiting = asyncio.create_task(database.transact(lambda transaction: transaction.accounts.lock(account_id)))
+    while database.shared and not waiting.done() and not await waits_for_a_lock(database):
+        pass
+    go_on.set()
+    await beginning
+    account = await waiting
+    assert (account.subscription_id, account.plan_id) == ("sub_2", "hobbyist")

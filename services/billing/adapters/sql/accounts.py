@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, Final
 
-from sqlalchemy import Row, Select, Table, and_, bindparam, func, insert, or_, select, tuple_, update
+from sqlalchemy import Row, Table, and_, bindparam, func, insert, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.billing.adapters.sql.rows import (
@@ -23,6 +23,9 @@ from services.shared.errors import FlowStackError, Reason
 
 _OF_SUBSCRIPTION: Final = ACCOUNTS.c.subscription_id == SUBSCRIPTIONS.c.subscription_id
 _ACCOUNT: Final = select(ACCOUNTS, SUBSCRIPTIONS.c.plan_id).join(SUBSCRIPTIONS, _OF_SUBSCRIPTION)
+_LOCK: Final = select(ACCOUNTS.c.account_id)
+"""Locks an account, which is then read by a statement of its own: on PostgreSQL one that had to wait for the lock sees
+the account as it is by then, beside subscriptions as they were before, and would miss one that was begun meanwhile."""
 _OWNER: Final = (
     select(API_KEYS, ACCOUNTS, SUBSCRIPTIONS)
     .join(ACCOUNTS, API_KEYS.c.account_id == ACCOUNTS.c.account_id)
@@ -48,23 +51,22 @@ class SqlAccounts:
 
     async def get(self, account_id: str) -> Account:
         """Reads an account."""
-        return await self._one(_ACCOUNT, account_id)
-
-    async def lock(self, account_id: str) -> Account:
-        """Reads an account for update. On SQLite there is one writer at a time anyway."""
-        return await self._one(_ACCOUNT.with_for_update(of=ACCOUNTS), account_id)
-
-    async def try_lock(self, account_id: str) -> Account | None:
-        """Reads an account for update; None where another transaction has it, or it is not there."""
-        query = _ACCOUNT.with_for_update(of=ACCOUNTS, skip_locked=True).where(ACCOUNTS.c.account_id == account_id)
-        row = (await self._connection.execute(query)).one_or_none()
-        return None if row is None else account_from_row(row)
-
-    async def _one(self, query: Select[Any], account_id: str) -> Account:
-        row = (await self._connection.execute(query.where(ACCOUNTS.c.account_id == account_id))).one_or_none()
+        row = (await self._connection.execute(_ACCOUNT.where(ACCOUNTS.c.account_id == account_id))).one_or_none()
         if row is None:
             raise FlowStackError(Reason.ACCOUNT_NOT_FOUND, "There is no such account. Check the account_id.")
         return account_from_row(row)
+
+    async def lock(self, account_id: str) -> Account:
+        """Reads an account for update. On SQLite there is one writer at a time anyway."""
+        await self._connection.execute(_LOCK.where(ACCOUNTS.c.account_id == account_id).with_for_update())
+        return await self.get(account_id)
+
+    async def try_lock(self, account_id: str) -> Account | None:
+        """Reads an account for update; None where another transaction has it, or it is not there."""
+        query = _LOCK.where(ACCOUNTS.c.account_id == account_id).with_for_update(skip_locked=True)
+        if (await self._connection.execute(query)).one_or_none() is None:
+            return None
+        return await self.get(account_id)
 
     async def list(self, wanted: AccountFilter, after: Position | None, limit: int) -> Sequence[Account]:
         """Accounts, newest first."""
