@@ -39,7 +39,7 @@ migrate: $(READY) ## Brings the schemas of billing's and the vault's databases t
 	@$(BIN)/python -m services.vault.migrate
 
 test: $(READY) ## Runs every test
-	$(BIN)/python -m pytest -m "not long" -n auto --maxprocesses 4 --dist loadgroup
+	$(BIN)/python -m pytest -m "not long" -n 3 --dist loadgroup
 
 test-long: $(READY) ## Runs every test, the long ones included, and writes README's table of figures
 	@rm -f $(FIGURES)
