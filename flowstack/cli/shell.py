@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -65,8 +64,7 @@ class Shell:
                 f"There is no API key. Set {KEY_SETTING}, or give --api-key. The first key comes from the operator: "
                 "`make run` prints one, and `flowstack admin accounts create NAME EMAIL --key` makes one."
             )
-        with _parsed_addresses():
-            return Client(connection_from(self.api_key, self.environment, self.endpoint))
+        return Client(connection_from(self.api_key, self.environment, self.endpoint))
 
     @cached_property
     def admin(self) -> Client:
@@ -76,8 +74,7 @@ class Shell:
             ConfigurationError: no admin token, or a bad address.
         """
         metadata = (("authorization", f"Bearer {self._admin_token()}"),)
-        with _parsed_addresses():
-            return Client(Connection(endpoints_from(self.environment, self.endpoint), metadata))
+        return Client(Connection(endpoints_from(self.environment, self.endpoint), metadata))
 
     def check_customer(self, command: str) -> None:
         """Sees to it that a command which only a customer's key can run has one.
@@ -135,16 +132,6 @@ class Shell:
             client = self.__dict__.pop(name, None)
             if client is not None:
                 client.close()
-
-
-@contextlib.contextmanager
-def _parsed_addresses() -> Iterator[None]:
-    try:
-        yield
-    except ValueError:  # urllib's, such as for an open bracket
-        raise ConfigurationError(
-            "An address is malformed. Write it as https://host, http://host:port or host:port, an IPv6 host in [ ]."
-        ) from None
 
 
 def shell_of(context: typer.Context) -> Shell:
