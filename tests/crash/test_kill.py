@@ -105,6 +105,7 @@ async def test_a_kill_at_every_place_loses_nothing(tmp_path: Path) -> None:
     assert findings.double == []
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 async def test_billing_killed_on_postgresql_loses_nothing(tmp_path: Path, billing_postgres: str) -> None:
     places = [place for place in PLACES if place[0].startswith("billing.")]

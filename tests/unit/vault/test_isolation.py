@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.exc import IntegrityError, MultipleResultsFound
 
-from services.vault.adapters.sql.database import Database
+from services.vault.adapters.sql.database import Database, open_database
 from tests.support.clock import ManualClock
 from tests.support.vault_books import VaultBooks
 from tests.support.vault_model import accounts_stay_apart
@@ -30,13 +31,27 @@ async def test_accounts_stay_apart(vault_database: Database, is_indexed: bool, r
 
 
 @pytest.mark.parametrize("name", MUTANTS)
-async def test_a_planted_defect_is_found(vault_database: Database, name: str) -> None:
+async def test_a_planted_defect_is_found(tmp_path: Path, name: str) -> None:
+    await find(f"sqlite:///{tmp_path / 'vault.db'}", name)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", MUTANTS)
+async def test_a_planted_defect_is_found_on_postgresql(vault_postgres: str, name: str) -> None:
+    await find(vault_postgres, name)
+
+
+async def find(address: str, name: str) -> None:
     clock = ManualClock()
-    books = VaultBooks(vault_database, clock)
-    with MUTANTS[name](vault_database):
-        for seed in range(SEEDS_MAX):
-            try:
-                await accounts_stay_apart(books, clock, Random(seed), is_indexed=bool(seed % 2))
-            except FOUND:
-                return
+    database = await open_database(address)
+    books = VaultBooks(database, clock)
+    try:
+        with MUTANTS[name](database):
+            for seed in range(SEEDS_MAX):
+                try:
+                    await accounts_stay_apart(books, clock, Random(seed), is_indexed=bool(seed % 2))
+                except FOUND:
+                    return
+    finally:
+        await database.close()
     raise AssertionError(f"{name} was not found in {SEEDS_MAX} seeds")
