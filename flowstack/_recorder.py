@@ -111,6 +111,8 @@ class _Work:
             self._unfinished += 1
             self._newest_s = time.monotonic()
             self._waiting.put(request)
+            if self._unfinished >= TOGETHER_MAX:
+                self._changed.notify_all()
 
     def _started(self) -> bool:
         if self._thread is None:
@@ -128,8 +130,10 @@ class _Work:
         with self._changed:
             self._hurrying += 1
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._unfinished, seconds)
-            self._hurrying -= 1
+            try:
+                self._changed.wait_for(lambda: not self._unfinished, seconds)
+            finally:
+                self._hurrying -= 1
 
     def end(self) -> None:
         """Lets the thread end once it has stored what waits."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flowstack import AsyncAgent, ToolReturned, _runner
+from flowstack import Agent, AsyncAgent, ToolReturned, _runner
 from flowstack._tools import ToolOutcome, define
 from flowstack.testing import FakeFlowStack
 
@@ -95,6 +95,20 @@ def two_rounds(fake: FakeFlowStack, *names: str) -> None:
     fake.reply("done")
 
 
+def give_tools(agent: Agent | AsyncAgent, error: BaseException) -> None:
+    @agent.tool
+    def breaks() -> None:
+        raise error
+
+    @agent.tool
+    async def breaks_too() -> None:
+        raise error
+
+    @agent.tool
+    async def fine() -> int:
+        return 1
+
+
 def told(events: list[Any]) -> list[tuple[str, bool]]:
     return [(event.content, event.is_error) for event in events if isinstance(event, ToolReturned)]
 
@@ -102,19 +116,7 @@ def told(events: list[Any]) -> list[tuple[str, bool]]:
 @pytest.mark.parametrize(("error", "says"), RAISED, ids=lambda one: type(one).__name__)
 def test_whatever_a_tool_raises_is_the_models_to_know(error: BaseException, says: str) -> None:
     with FakeFlowStack() as fake, fake.agent() as agent:
-
-        @agent.tool
-        def breaks() -> None:
-            raise error
-
-        @agent.tool
-        async def breaks_too() -> None:
-            raise error
-
-        @agent.tool
-        async def fine() -> int:
-            return 1
-
+        give_tools(agent, error)
         two_rounds(fake, "breaks", "breaks_too")
         events: list[Any] = []
         # Not the main thread, where a KeyboardInterrupt is Ctrl-C.
@@ -133,19 +135,7 @@ NOT_CTRL_C = [one for one in RAISED if not isinstance(one[0], KeyboardInterrupt)
 async def test_whatever_an_async_agents_tool_raises_likewise(error: BaseException, says: str) -> None:
     with FakeFlowStack() as fake:
         async with AsyncAgent("a", fake.api_key, endpoint=fake.endpoint) as agent:
-
-            @agent.tool
-            def breaks() -> None:
-                raise error
-
-            @agent.tool
-            async def breaks_too() -> None:
-                raise error
-
-            @agent.tool
-            async def fine() -> int:
-                return 1
-
+            give_tools(agent, error)
             two_rounds(fake, "breaks", "breaks_too")
             events = [event async for event in agent.stream("x")]
             assert told(events) == [(says, True), (says, True), ("1", False)]

@@ -55,7 +55,7 @@ class SqlLedger:
         rows = [(*entry[:_EVENT_COLUMNS], now_us, *entry[_EVENT_COLUMNS:]) for entry in entries]
         if not rows:
             return ()
-        # Nearly always all of them are new, and then their number says so. Only otherwise it is looked up which.
+        # Nearly always all of them are new. Only otherwise it is looked up which.
         if await append_all(self._connection, LEDGER, rows):
             return entries
         existing = await self.existing({entry.key for entry in entries})
