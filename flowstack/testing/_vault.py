@@ -29,7 +29,7 @@ class Vault:
         """Stores a document under a key, or under a new one."""
         with self._world.lock:
             now_us = self._world.clock.now_us()
-            key = request.key if request.HasField("key") else f"{now_us // 1000:012x}{secrets.token_hex(10)}"
+            key = request.key if request.HasField("key") else f"{now_us:014x}{secrets.token_hex(9)}"
             stored = self._of(call).store(
                 request.collection,
                 key,

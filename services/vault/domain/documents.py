@@ -96,8 +96,12 @@ def size_of(key: str, text: str) -> int:
 
 
 def new_key(now_us: int, randomness: Randomness) -> str:
-    """A key for a document that came without one: 12 digits of the time in milliseconds, 20 of randomness."""
-    return f"{now_us // 1000:012x}{randomness(10).hex()}"
+    """A key for a document that came without one: 14 hexadecimal digits of the time and 18 of randomness.
+
+    The time is in microseconds, as it is told within the account's lock: two stores of a caller that wait for one
+    another fall into the same millisecond, and their documents are to stay in their order.
+    """
+    return f"{now_us:014x}{randomness(9).hex()}"
 
 
 def check_version(kept: Facts | None, if_version: int | None, now_us: int) -> None:

@@ -116,7 +116,7 @@ class StoreRequest(_message.Message):
     collection: _builtins.str
     """The collection. Made by its first document. 1 to 128 letters, digits, `_`, `.`, `:` or `-`."""
     key: _builtins.str
-    """The key; unset to have one made. 1 to 512 bytes, no control characters."""
+    """The key; unset to have one made, which sorts after those made before it. 1 to 512 bytes, no control characters."""
     document_json: _builtins.str
     """The document: a JSON object of at most 1 MiB."""
     if_version: _builtins.int
