@@ -144,6 +144,7 @@ def _succeed(outcome: Outcome, changed: Subscription, terms: Terms, start_us: in
         terms,
         start_us,
         start_us,
+        version=changed.version,
         schedule=changed.schedule,
         contract=changed.contract,
     )

@@ -168,6 +168,15 @@ def test_a_stale_etag_is_refused(hobbyist: Customer) -> None:
     assert dict(info.metadata) == {"etag": after.etag}
 
 
+def test_an_etag_is_stale_once_another_subscription_has_begun(free: Customer) -> None:
+    etag = standing(free).subscription.etag
+    change(free, "starter", etag=etag)
+    _, info = refusal(lambda: change(free, "professional", etag=etag))
+
+    assert info.reason == "STALE_ETAG"
+    assert free.usage().current_charges.units == 50
+
+
 @pytest.mark.parametrize(
     ("plan_id", "code", "reason", "metadata"),
     [

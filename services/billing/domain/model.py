@@ -190,7 +190,7 @@ class Subscription:
     end_us: int
     """When it ends or ended; 0 while it renews."""
     version: int
-    """Counts the subscription's changes, from 1. A renewal is none."""
+    """Counts changes, from 1; a renewal is none. A subscription goes on from the one that it replaces."""
     billed_us: int
     """Start of the first period whose fee is not invoiced yet."""
     stated_us: int

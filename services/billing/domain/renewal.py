@@ -278,7 +278,7 @@ def _succeed(
         terms,
         start_us,
         0,
-        1,
+        changed.version,
         start_us,
         start_us,
         changed.schedule,

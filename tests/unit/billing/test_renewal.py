@@ -159,6 +159,19 @@ def test_a_first_paid_plan_has_its_own_anchor() -> None:
     assert history.charged() == [("PERIOD_FEE", 50)]
 
 
+def test_an_etag_never_comes_again_on_another_subscription() -> None:
+    history = History.begin("free")
+    etags = [history.subscription.etag]
+    history.change("starter")
+    etags.append(history.subscription.etag)
+    history.cancel()
+    etags.append(history.subscription.etag)
+    history.pass_to(START_US + 90 * DAY_US)
+    history.change("hobbyist")
+    etags.append(history.subscription.etag)
+    assert len(set(etags)) == 4
+
+
 def test_a_change_after_the_end_starts_anew() -> None:
     history = History.begin("starter")
     history.cancel()
