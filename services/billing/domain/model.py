@@ -173,7 +173,7 @@ class ScheduledTerms:
     change_id: str
     """Empty for the end of a contract, which nobody asks for by itself."""
     starts_anew: bool = False
-    """They begin a new subscription, also after this one's end."""
+    """They begin a new subscription where this one has ended by then."""
     contract_id: str = ""
     """Of the end of a contract: which one. It means nothing once another contract is in force."""
 

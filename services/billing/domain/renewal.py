@@ -106,12 +106,12 @@ def timeline(subscription: Subscription) -> list[Dated]:
             continue
         while True:
             before = _terms_before(subscription, dated)
-            entry = _place(subscription, item, before)
+            ended_us = dated[-1].effective_us if dated and dated[-1].item.terms is None else subscription.end_us
+            entry = _place(subscription, item, before, ended_us)
             if not dated or dated[-1].effective_us < entry.effective_us:
                 break
             dated.pop()
-        ended_us = dated[-1].effective_us if dated and dated[-1].item.terms is None else subscription.end_us
-        if 0 < ended_us <= entry.effective_us and not item.starts_anew:
+        if 0 < ended_us <= entry.effective_us and not entry.starts_anew:
             continue
         if item.kind is ScheduledKind.CONTRACT_END and item.contract_id != before.contract_id:
             continue
@@ -138,10 +138,11 @@ def _terms_before(subscription: Subscription, dated: Sequence[Dated]) -> Terms:
     return begun[-1] if begun else subscription.terms
 
 
-def _place(subscription: Subscription, item: ScheduledTerms, before: Terms) -> Dated:
+def _place(subscription: Subscription, item: ScheduledTerms, before: Terms, ended_us: int) -> Dated:
     if item.terms is None:
         return Dated(next_boundary_us(subscription, item.effective_us), item, False)
-    if item.starts_anew or (holds_free(before) and item.terms.price_micro > 0):
+    after_end = item.starts_anew and 0 < ended_us <= item.effective_us
+    if after_end or (holds_free(before) and item.terms.price_micro > 0):
         return Dated(item.effective_us, item, True)
     if item.terms.price_micro < before.price_micro:
         return Dated(next_boundary_us(subscription, item.effective_us), item, False)

@@ -259,6 +259,35 @@ def test_a_contract_to_come_after_the_end_of_another_starts_anew() -> None:
     assert history.subscription.anchor_us == us(2026, 5, 5)
 
 
+def test_a_contract_put_after_the_end_follows_the_prices_where_the_customer_comes_back_before() -> None:
+    history = History.begin("starter")
+    history.cancel()
+    history.pass_to(START_US + 60 * DAY_US)
+    contract = history.contract(offer_id="volume-10k", effective_us=history.now_us + 10 * DAY_US)
+    assert contract.change.kind is ChangeKind.START
+    history.change("starter")
+    anchor_us = history.now_us
+    history.pass_to(anchor_us + 10 * DAY_US)
+    assert history.subscription.terms.session_limit == 10000
+    # What is paid for the period is taken off, and the anchor stays.
+    assert history.charged() == [("PERIOD_FEE", 50), ("PERIOD_FEE", 50), ("UPGRADE", 49)]
+    assert history.subscription.anchor_us == anchor_us
+
+
+def test_a_cheaper_contract_put_after_the_end_waits_for_the_period_of_who_comes_back_before() -> None:
+    history = History.begin("starter")
+    history.cancel()
+    history.pass_to(START_US + 60 * DAY_US)
+    history.contract(offer_id="volume-10k", effective_us=history.now_us + 10 * DAY_US)
+    history.change("professional")
+    boundary_us = history.subscription.billed_us
+    history.pass_to(boundary_us - 1)
+    assert history.subscription.terms.session_limit == 5000
+    history.pass_to(boundary_us)
+    assert history.subscription.terms.session_limit == 10000
+    assert history.charged() == [("PERIOD_FEE", 50), ("PERIOD_FEE", 200), ("PERIOD_FEE", 99)]
+
+
 def test_a_cancellation_that_a_new_subscription_comes_before_is_dropped() -> None:
     history = History.begin("free")
     contract = history.contract(offer_id="volume-10k", effective_us=history.now_us + 10 * DAY_US)
