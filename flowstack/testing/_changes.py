@@ -12,7 +12,7 @@ from flowstack_protos.billing.v1 import subscription_service_pb2 as pb
 from flowstack.testing._errors import FakeError, invalid_field
 from flowstack.testing._ids import new_id
 from flowstack.testing._plans import PLANS
-from flowstack.testing._renewal import Outcome, advance, kind_of
+from flowstack.testing._renewal import Outcome, advance
 from flowstack.testing._subscriptions import (
     Change,
     Contract,
@@ -20,9 +20,8 @@ from flowstack.testing._subscriptions import (
     ScheduledKind,
     Subscription,
     final_end_us,
+    placements,
     superseded_ends,
-    terms_at,
-    timeline,
 )
 from flowstack.testing._terms import Terms, terms_of
 
@@ -109,23 +108,21 @@ def _schedule(  # noqa: PLR0917  # called from within this file only
     assert item.terms is not None
     schedule = sorted((*prepared.schedule, *items), key=lambda one: one.effective_us)
     waiting = replace(prepared, schedule=tuple(schedule), version=prepared.version + (prepared is subscription))
-    placed = timeline(waiting)
-    if item not in [entry.item for entry in placed]:
+    placement = next((one for one in placements(waiting) if one.change_id == item.change_id), None)
+    if placement is None:
         raise refusal
-    place = [entry.item for entry in placed].index(item)
-    before = terms_at(waiting, placed[place - 1].effective_us) if place else subscription.terms
     outcome = advance(waiting, now_us)
     outcome.dropped[:0] = dropped
     applied = item.change_id in outcome.applied
     change = Change(
         item.change_id,
         (outcome.subscription if applied else subscription).subscription_id,
-        pb.CHANGE_KIND_START if placed[place].starts_anew else kind_of(before, item.terms),
+        placement.kind,
         pb.CHANGE_STATE_APPLIED if applied else pb.CHANGE_STATE_PENDING,
-        before,
+        placement.before,
         item.terms,
         now_us,
-        placed[place].effective_us,
+        placement.effective_us,
         sum(charge.amount_micro for charge in outcome.charges if charge.change_id == item.change_id),
     )
     return Changed(change, outcome)

@@ -10,7 +10,17 @@ from flowstack_protos.billing.v1 import invoice_pb2
 from flowstack_protos.billing.v1 import subscription_service_pb2 as pb
 
 from flowstack.testing._ids import new_id
-from flowstack.testing._subscriptions import Change, Dated, Scheduled, Subscription, next_step_us, timeline
+from flowstack.testing._subscriptions import (
+    Change,
+    Dated,
+    Placement,
+    Scheduled,
+    Subscription,
+    kind_of,
+    next_step_us,
+    placements,
+    timeline,
+)
 from flowstack.testing._terms import Terms
 from flowstack.testing._time import Period, period_at
 
@@ -39,6 +49,8 @@ class Outcome:
     charges: list[Charge] = field(default_factory=list)
     applied: list[str] = field(default_factory=list)
     """Changes that came into force."""
+    begun: list[Placement] = field(default_factory=list)
+    """What those of them were that stood on the schedule."""
     dropped: list[str] = field(default_factory=list)
     """Changes that never will."""
     started: dict[str, str] = field(default_factory=dict)
@@ -70,13 +82,6 @@ def advance(subscription: Subscription, now_us: int) -> Outcome:
     return outcome
 
 
-def kind_of(before: Terms, after: Terms) -> pb.ChangeKind.ValueType:
-    """The direction of a change within a subscription, by price."""
-    if after.price_micro == before.price_micro:
-        return pb.CHANGE_KIND_LATERAL
-    return pb.CHANGE_KIND_UPGRADE if after.price_micro > before.price_micro else pb.CHANGE_KIND_DOWNGRADE
-
-
 def _charge_period(outcome: Outcome, change_id: str = "") -> None:
     current = outcome.subscription
     period = period_at(current.anchor_us, current.billed_us)
@@ -98,6 +103,8 @@ def _begin(outcome: Outcome, entry: Dated) -> None:
     current, item = outcome.subscription, entry.item
     place = current.schedule.index(item)
     outcome.dropped += _change_ids(current.schedule[:place])
+    if item.change_id:
+        outcome.begun.append(placements(current)[0])
     change_id = item.change_id or _note_unasked(outcome, entry)
     outcome.applied.append(change_id)
     rest = current.schedule[place + 1 :]

@@ -20,7 +20,7 @@ from flowstack.testing._facts import facts_of_account, facts_of_invoice, facts_o
 from flowstack.testing._invoices import draft_of_charge, draft_of_statement, forgotten, issued, oldest_due_us, paid
 from flowstack.testing._records import Account, Stating
 from flowstack.testing._renewal import Outcome, advance
-from flowstack.testing._subscriptions import FOREVER_US, Change, Subscription, next_step_us
+from flowstack.testing._subscriptions import FOREVER_US, Change, Subscription, next_step_us, placements
 from flowstack.testing._terms import Terms
 from flowstack.testing._time import Period, period_at
 
@@ -134,6 +134,9 @@ def apply(
     before, after = account.subscription, outcome.subscription
     account.changes += [*outcome.unasked, *([] if change is None else [change])]
     by_id = {one.change_id: one for one in account.changes}
+    for change_id, kind, terms, effective_us in (*outcome.begun, *placements(after)):
+        placed = by_id[change_id]
+        placed.kind, placed.before, placed.effective_us = kind, terms, effective_us
     for change_id in outcome.applied:
         by_id[change_id].state = pb.CHANGE_STATE_APPLIED
     for change_id in outcome.dropped:

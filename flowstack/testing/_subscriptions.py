@@ -166,6 +166,15 @@ class Dated(NamedTuple):
     starts_anew: bool
 
 
+class Placement(NamedTuple):
+    """What a scheduled change is, which may become another thing until it begins: other terms may come before it."""
+
+    change_id: str
+    kind: pb.ChangeKind.ValueType
+    before: Terms
+    effective_us: int
+
+
 def timeline(subscription: Subscription) -> list[Dated]:
     """The scheduled terms that will begin, with their moments, in order; nothing follows a new subscription."""
     dated: list[Dated] = []
@@ -229,6 +238,27 @@ def _next_boundary_us(subscription: Subscription, moment_us: int) -> int:
 def terms_at(subscription: Subscription, moment_us: int) -> Terms:
     """The terms that hold at `moment_us`, from the subscription's last step on."""
     return terms_before(subscription, [entry for entry in timeline(subscription) if entry.effective_us <= moment_us])
+
+
+def placements(subscription: Subscription) -> list[Placement]:
+    """What the scheduled changes are, as things stand, in the order in which they begin."""
+    placed: list[Placement] = []
+    before = subscription.terms
+    for effective_us, item, starts_anew in timeline(subscription):
+        if item.terms is None:
+            continue
+        if item.change_id:
+            kind = pb.CHANGE_KIND_START if starts_anew else kind_of(before, item.terms)
+            placed.append(Placement(item.change_id, kind, before, effective_us))
+        before = item.terms
+    return placed
+
+
+def kind_of(before: Terms, after: Terms) -> pb.ChangeKind.ValueType:
+    """The direction of a change within a subscription, by price."""
+    if after.price_micro == before.price_micro:
+        return pb.CHANGE_KIND_LATERAL
+    return pb.CHANGE_KIND_UPGRADE if after.price_micro > before.price_micro else pb.CHANGE_KIND_DOWNGRADE
 
 
 def final_end_us(subscription: Subscription) -> int:

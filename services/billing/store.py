@@ -18,6 +18,7 @@ from services.billing.domain.model import (
     Terms,
 )
 from services.billing.domain.paging import Position
+from services.billing.domain.renewal import Placement
 from services.billing.invoice_store import Audit, DueAccounts, Invoices, Payments
 from services.billing.ledger_store import Ledger, Partitions
 from services.billing.usage_store import Rollups
@@ -153,6 +154,9 @@ class Subscriptions(Protocol):
 
     async def mark_changes(self, change_ids: Sequence[str], state: ChangeState, drop_us: int) -> None:
         """Says that changes came into force, or at `drop_us` that they never will."""
+
+    async def place_change(self, placement: Placement) -> None:
+        """Says what a scheduled change turns out to be."""
 
     async def set_change_subscription(self, change_id: str, subscription_id: str) -> None:
         """Says which new subscription a change began."""

@@ -120,6 +120,16 @@ def test_a_contract_to_come_overtakes_a_downgrade(hobbyist: Customer) -> None:
     assert (upgraded.change.kind, upgraded.subscription.plan_id) == (pb.CHANGE_KIND_UPGRADE, "starter")
 
 
+def test_a_contract_to_come_is_told_as_it_turns_out(hobbyist: Customer) -> None:
+    put(hobbyist, later(hobbyist, 2, plan_id="hobbyist", price=usd(20)))
+    change(hobbyist, "starter")
+    found = hobbyist.call(hobbyist.target.subscriptions.GetSubscription, pb.GetSubscriptionRequest())
+    (contract,) = [one for one in found.changes if one.state == pb.CHANGE_STATE_PENDING]
+
+    assert (contract.kind, contract.from_terms.plan_id) == (pb.CHANGE_KIND_DOWNGRADE, "starter")
+    assert contract.effective_time == found.subscription.period_end_time
+
+
 def test_a_contract_drops_what_is_pending(hobbyist: Customer) -> None:
     hobbyist.call(hobbyist.target.subscriptions.CancelSubscription, pb.CancelSubscriptionRequest())
     answered = put(hobbyist, pb.Contract(plan_id="hobbyist", session_limit=300))

@@ -19,7 +19,7 @@ from services.billing.domain.model import (
     SubscriptionState,
     Terms,
 )
-from services.billing.domain.renewal import Outcome, advance, kind_of, terms_at, timeline
+from services.billing.domain.renewal import Outcome, advance, placements
 from services.shared.errors import FlowStackError, Reason
 
 
@@ -118,12 +118,9 @@ def schedule_change(
     """
     schedule = sorted((*prepared.schedule, item, *more), key=lambda scheduled: scheduled.effective_us)
     waiting = replace(prepared, schedule=tuple(schedule), version=prepared.version + (prepared is subscription))
-    placed = timeline(waiting)
-    if item not in [entry.item for entry in placed]:
+    placement = next((one for one in placements(waiting) if one.change_id == item.change_id), None)
+    if placement is None:
         raise refusal
-    place = [entry.item for entry in placed].index(item)
-    entry = placed[place]
-    before = terms_at(waiting, placed[place - 1].effective_us) if place else subscription.terms
     outcome = advance(waiting, now_us, randomness)
     outcome.dropped[:0] = dropped
     applied = item.change_id in outcome.applied
@@ -132,12 +129,12 @@ def schedule_change(
         item.change_id,
         subscription.account_id,
         subscription_id,
-        ChangeKind.START if entry.starts_anew else kind_of(before, terms),
+        placement.kind,
         ChangeState.APPLIED if applied else ChangeState.PENDING,
-        before,
+        placement.from_terms,
         terms,
         now_us,
-        entry.effective_us,
+        placement.effective_us,
         0,
         sum(charge.amount_micro for charge in outcome.charges if charge.change_id == item.change_id),
         "",

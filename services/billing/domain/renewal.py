@@ -61,6 +61,15 @@ class Dated(NamedTuple):
     starts_anew: bool
 
 
+class Placement(NamedTuple):
+    """What a scheduled change is, which may become another thing until it begins: other terms may come before it."""
+
+    change_id: str
+    kind: ChangeKind
+    from_terms: Terms
+    effective_us: int
+
+
 @dataclass(slots=True)
 class Outcome:
     """What became of a subscription."""
@@ -72,6 +81,8 @@ class Outcome:
     charges: list[Charge] = field(default_factory=list)
     applied: list[str] = field(default_factory=list)
     """Changes that came into force."""
+    begun: list[Placement] = field(default_factory=list)
+    """What those of them were that stood on the schedule."""
     dropped: list[str] = field(default_factory=list)
     """Changes that never will."""
     started: dict[str, str] = field(default_factory=dict)
@@ -154,6 +165,20 @@ def terms_at(subscription: Subscription, moment_us: int) -> Terms:
     return _terms_before(subscription, [entry for entry in timeline(subscription) if entry.effective_us <= moment_us])
 
 
+def placements(subscription: Subscription) -> list[Placement]:
+    """What the scheduled changes are, as things stand, in the order in which they begin."""
+    placed: list[Placement] = []
+    before = subscription.terms
+    for effective_us, item, starts_anew in timeline(subscription):
+        if item.terms is None:
+            continue
+        if item.change_id:
+            kind = ChangeKind.START if starts_anew else kind_of(before, item.terms)
+            placed.append(Placement(item.change_id, kind, before, effective_us))
+        before = item.terms
+    return placed
+
+
 def final_end_us(subscription: Subscription) -> int:
     """When it ends, by a cancellation or because what its contract ends in is sold by contract only; 0 for never."""
     ends = [entry.effective_us for entry in timeline(subscription) if entry.item.terms is None]
@@ -216,6 +241,8 @@ def _begin(outcome: Outcome, entry: Dated, randomness: Randomness) -> None:
     current, item = outcome.subscription, entry.item
     place = current.schedule.index(item)
     outcome.dropped += _change_ids(current.schedule[:place])
+    if item.change_id:
+        outcome.begun.append(placements(current)[0])
     change_id = item.change_id or _note_unasked(outcome, entry, randomness)
     outcome.applied.append(change_id)
     rest = current.schedule[place + 1 :]

@@ -27,7 +27,7 @@ from services.billing.domain.model import (
     SubscriptionChange,
 )
 from services.billing.domain.payments import PaymentErrandKind
-from services.billing.domain.renewal import FOREVER_US, Outcome, advance, next_step_us
+from services.billing.domain.renewal import FOREVER_US, Outcome, advance, next_step_us, placements
 from services.billing.domain.webhooks import WEBHOOKS_MAX
 from services.billing.invoice_store import PaymentErrand
 from services.billing.service.alerting import look_again
@@ -111,6 +111,8 @@ class OpenAccount:
                 await subscriptions.insert(subscription)
         for entry in (*outcome.unasked, *([] if change is None else [change])):
             await subscriptions.insert_change(entry)
+        for placement in (*outcome.begun, *placements(after)):
+            await subscriptions.place_change(placement)
         if outcome.applied:
             await subscriptions.mark_changes(outcome.applied, ChangeState.APPLIED, 0)
         if outcome.dropped:

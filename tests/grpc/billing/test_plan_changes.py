@@ -225,6 +225,27 @@ async def test_a_contract_ends_when_it_is_put_again_with_an_end(desk: Desk, cloc
     assert await desk.amounts() == [50, 49, 99, 101]
 
 
+async def test_a_change_to_come_is_told_as_it_turns_out(desk: Desk, quota: FakeQuotaEvents, clock: ManualClock) -> None:
+    put = await desk.contract(pb.Contract(offer_id="volume-10k", effective_time=stamp(us(2026, 3, 20))))
+    assert (put.change.kind, put.change.effective_time) == (pb.CHANGE_KIND_UPGRADE, stamp(us(2026, 3, 20)))
+    # Beside the higher price the contract's is the lower one, and waits for the period.
+    await desk.change("professional")
+    boundary_us = us(2026, 4, 10, 12)
+    for state in (pb.CHANGE_STATE_PENDING, pb.CHANGE_STATE_APPLIED):
+        (change,) = [one for one in (await desk.view()).changes if one.change_id == put.change.change_id]
+        assert (change.kind, change.state) == (pb.CHANGE_KIND_DOWNGRADE, state)
+        assert change.from_terms.plan_id == "professional"
+        assert change.from_terms.contract_id == ""
+        assert change.effective_time == stamp(boundary_us)
+        await quota.resolve(desk.account_id, f"ses_{state}")
+        await quota.drained()
+        clock.advance_us(max(0, boundary_us + 60_000_000 - clock.now_us()))
+    assert await desk.amounts() == [50, 150, 99]
+    while not (found := await desk.invoices(kinds=[invoice_pb2.INVOICE_KIND_USAGE_STATEMENT])):
+        await desk.pay((await desk.invoices())[0].invoice_id)
+    assert [line.contract_id for line in found[0].lines] == [""]
+
+
 @pytest.mark.parametrize(
     ("contract", "field"),
     [

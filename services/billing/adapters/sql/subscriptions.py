@@ -22,6 +22,7 @@ from services.billing.adapters.sql.tables import ENTITLEMENT_OUTBOX, REQUESTS, S
 from services.billing.domain.entitlements import Entitlement, EntitlementStatus
 from services.billing.domain.model import ChangeState, Subscription, SubscriptionChange, Terms
 from services.billing.domain.paging import Position
+from services.billing.domain.renewal import Placement
 from services.billing.store import PendingEntitlement
 from services.shared.errors import FlowStackError, Reason
 
@@ -99,6 +100,15 @@ class SqlSubscriptions:
             update(SUBSCRIPTION_CHANGES)
             .where(_CHANGES.change_id.in_(change_ids))
             .values(state=int(state), drop_us=drop_us)
+        )
+
+    async def place_change(self, placement: Placement) -> None:
+        """Says what a scheduled change turns out to be."""
+        change_id, kind, from_terms, effective_us = placement
+        await self._connection.execute(
+            update(SUBSCRIPTION_CHANGES)
+            .where(_CHANGES.change_id == change_id)
+            .values(kind=int(kind), from_terms=terms_to_text(from_terms), effective_us=effective_us)
         )
 
     async def set_change_subscription(self, change_id: str, subscription_id: str) -> None:
