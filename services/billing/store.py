@@ -227,6 +227,9 @@ class Requests(Protocol):
     async def finish(self, method: str, scope: str, request_id: str, answer: str) -> None:
         """Keeps the answer of a request that was begun in this transaction."""
 
+    async def forget_customer(self, account_id: str) -> None:
+        """Blanks the customer's name and address in all that requests about an account were answered with."""
+
 
 class Transaction(Protocol):
     """One transaction: everything in it is written, or nothing."""

@@ -215,6 +215,7 @@ class OpenAccount:
             await self.write_account(lifted(account), by_system("end of suspension"))
         if _is_to_be_purged(account) and account.purge_us <= self.now_us:
             await self.transaction.invoices.forget_customer(account.account_id)
+            await self.transaction.requests.forget_customer(account.account_id)
             await forget_webhooks(self.transaction, account.account_id)
             await self.write_account(replace(self.account, display_name="", email=""), by_system("purge"))
             await self.audit(by_system("purge"), "account", account.account_id, NOTHING, {"purged": True})

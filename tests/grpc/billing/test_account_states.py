@@ -9,9 +9,11 @@ from flowstack_protos.billing.v1 import account_service_pb2 as pb
 from flowstack_protos.billing.v1 import audit_service_pb2 as audit_pb
 from flowstack_protos.billing.v1 import subscription_service_pb2 as subscription_pb
 from flowstack_protos.quota.v1 import quota_service_pb2 as quota_pb
+from sqlalchemy import create_engine, select
 
+from services.billing.adapters.sql.tables import METADATA
 from services.billing.config import BillingSettings
-from tests.support.billing import ADMIN, BillingUnderTest, Customer, failure_of, reason_of
+from tests.support.billing import ADMIN, BillingUnderTest, Customer, billing, failure_of, reason_of
 from tests.support.clock import DAY_US, HOUR_US, ManualClock
 from tests.support.fake_quota_events import FakeQuotaEvents
 from tests.support.plans import Desk, stamp
@@ -106,6 +108,45 @@ async def test_a_deleted_accounts_personal_data_is_purged_and_its_books_stay(des
     events = await desk.audit()
     assert "Ada" not in str(events)
     assert "purge" in {event.action for event in events}
+
+
+async def test_after_the_purge_the_name_is_nowhere_in_the_database(
+    settings: BillingSettings, clock: ManualClock
+) -> None:
+    person = {"display_name": "Zuckmayer", "email": "zuckmayer@example.org"}
+    async with billing(settings, clock) as service:
+        opened = await service.open_account("starter", request_id="c1", **person)
+        desk = Desk(service, await service.new_key(opened.account.account_id))
+        await desk.change("professional", request_id="c2")
+        first, second = await desk.invoices()
+        await desk.credit(first.invoice_id, 1, "c3")
+        await desk.void(second.invoice_id, request_id="c4")
+        await delete(desk)
+    assert texts_of(settings, "zuckmayer")
+    async with billing(settings, clock) as service:
+        desk = Desk(service, desk.customer)
+        clock.advance_us(30 * DAY_US)
+        while (await account(desk)).display_name:
+            pass
+        # Who repeats a request gets the first answer still, without the name.
+        again = await service.open_account("starter", request_id="c1", **person)
+        assert (again.account.account_id, again.account.display_name) == (desk.account_id, "")
+        assert (await desk.void(second.invoice_id, request_id="c4")).invoice.void_reason == "a mistake"
+    assert texts_of(settings, "zuckmayer") == []
+
+
+def texts_of(settings: BillingSettings, name: str) -> list[str]:
+    """Where the database holds a name, letter case aside."""
+    engine = create_engine(settings.database_url().replace("postgresql://", "postgresql+psycopg://"))
+    with engine.begin() as connection:
+        found = [
+            f"{table.name}: {row}"
+            for table in METADATA.sorted_tables
+            for row in connection.execute(select(table))
+            if name.casefold() in str(row).casefold()
+        ]
+    engine.dispose()
+    return found
 
 
 async def test_an_unpaid_invoice_blocks_after_its_grace_and_its_payment_lifts_it(

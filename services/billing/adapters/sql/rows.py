@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -19,6 +19,20 @@ from services.billing.domain.model import (
     SubscriptionChange,
     Terms,
 )
+
+_NAMES: Final = frozenset({"display_name", "email", "customer_name", "customer_email"})
+"""What names and addresses of customers are called in accounts and invoices."""
+
+
+def without_names(answer: str) -> str:
+    """An answer, as JSON, with customers' names and addresses blanked wherever they stand in it."""
+    return msgspec.json.encode(_nameless(msgspec.json.decode(answer))).decode() if answer else ""
+
+
+def _nameless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: "" if key in _NAMES else _nameless(inner) for key, inner in value.items()}
+    return [_nameless(inner) for inner in value] if isinstance(value, list) else value
 
 
 def terms_to_text(terms: Terms | None) -> str:

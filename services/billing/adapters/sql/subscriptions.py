@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import Select, delete, func, insert, or_, select, tuple_, update
+from sqlalchemy import Select, and_, delete, func, insert, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.billing.adapters.sql.dialect import insert_unless_there
@@ -17,6 +17,7 @@ from services.billing.adapters.sql.rows import (
     subscription_to_row,
     terms_from_text,
     terms_to_text,
+    without_names,
 )
 from services.billing.adapters.sql.tables import ENTITLEMENT_OUTBOX, REQUESTS, SUBSCRIPTION_CHANGES, SUBSCRIPTIONS
 from services.billing.domain.entitlements import Entitlement, EntitlementStatus
@@ -274,6 +275,28 @@ class SqlRequests:
     async def finish(self, method: str, scope: str, request_id: str, answer: str) -> None:
         """Keeps the answer of a request that was begun in this transaction."""
         await self._connection.execute(update(REQUESTS).where(*_is(method, scope, request_id)).values(answer=answer))
+
+    async def forget_customer(self, account_id: str) -> None:
+        """Blanks the customer's name and address in all that requests about an account were answered with."""
+        # The request that made the account is of none; the history begins with it.
+        made_by = select(_CHANGES.request_id).where(_CHANGES.account_id == account_id, _CHANGES.request_id != "")
+        made = and_(REQUESTS.c.scope == "", REQUESTS.c.request_id.in_(made_by))
+        query = select(REQUESTS).where(
+            REQUESTS.c.method.in_(await self._methods()), or_(REQUESTS.c.scope == account_id, made)
+        )
+        for row in (await self._connection.execute(query)).all():
+            if row.scope or account_id in row.answer:
+                await self.finish(row.method, row.scope, row.request_id, without_names(row.answer))
+
+    async def _methods(self) -> Sequence[str]:
+        """Every method of which there are requests, a step of the index each: with them one account's are at hand."""
+        found: list[str] = [""]
+        while True:
+            following = select(func.min(REQUESTS.c.method)).where(REQUESTS.c.method > found[-1])
+            method = (await self._connection.execute(following)).scalar_one()
+            if method is None:
+                return found[1:]
+            found.append(method)
 
 
 def _is(method: str, scope: str, request_id: str) -> tuple[Any, ...]:
