@@ -163,7 +163,9 @@ def end_now(subscription: Subscription, now_us: int) -> Changed:
     """Ends the subscription at once, because its account is deleted; what is over already stays as it is."""
     if subscription.has_ended(now_us):
         change = _change(pb.CHANGE_KIND_NONE, subscription, None, now_us)
-        return Changed(change, Outcome(replace(subscription, schedule=(), contract=None)), is_new=False)
+        to_come = [item.change_id for item in subscription.schedule if item.change_id]
+        over = replace(subscription, schedule=(), contract=None)
+        return Changed(change, Outcome(over, dropped=to_come), is_new=False)
     prepared, dropped = _drop_pending(subscription)
     dropped += [item.change_id for item in prepared.schedule if item.change_id]
     ended = replace(prepared, end_us=now_us, schedule=(), contract=None, version=subscription.version + 1)

@@ -190,7 +190,9 @@ def end_now(subscription: Subscription, now_us: int, randomness: Randomness) -> 
     """Ends the subscription at once, because its account is deleted; what is over already stays as it is."""
     if subscription.state_at(now_us) is SubscriptionState.ENDED:
         change = _change(ChangeKind.NONE, subscription, None, now_us=now_us, randomness=randomness)
-        return Changed(change, Outcome(replace(subscription, schedule=(), contract=None)), is_new=False)
+        to_come = [item.change_id for item in subscription.schedule if item.change_id]
+        over = replace(subscription, schedule=(), contract=None)
+        return Changed(change, Outcome(over, dropped=to_come), is_new=False)
     prepared, dropped = drop_pending(subscription)
     dropped += [item.change_id for item in prepared.schedule if item.change_id]
     ended = replace(prepared, end_us=now_us, schedule=(), contract=None, version=subscription.version + 1)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.billing.adapters.catalogue_file import load_catalogue
-from services.billing.domain.changes import Changed, cancel, change_plan, revert
+from services.billing.domain.changes import Changed, cancel, change_plan, end_now, revert
 from services.billing.domain.contracts import ContractWish, contract_of, put_contract
 from services.billing.domain.entitlements import entitlement_of
 from services.billing.domain.model import ChangeKind, ChangeState, Subscription, SubscriptionState
@@ -349,6 +349,16 @@ def test_a_downgrade_that_a_contract_overtakes_is_refused() -> None:
     with pytest.raises(FlowStackError) as refused:
         history.change("hobbyist")
     assert refused.value.reason is Reason.CONTRACT_IN_FORCE
+
+
+def test_an_account_that_is_deleted_after_the_end_drops_what_was_to_come() -> None:
+    history = History.begin("starter")
+    history.cancel()
+    history.pass_to(START_US + 60 * DAY_US)
+    contract = history.contract(offer_id="volume-10k", effective_us=history.now_us + 10 * DAY_US)
+    ended = end_now(history.subscription, history.now_us, history.seed.randbytes)
+    assert ended.outcome.dropped == [contract.change.change_id]
+    assert not ended.is_new
 
 
 MOVES = st.lists(
