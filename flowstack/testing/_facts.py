@@ -31,7 +31,7 @@ def facts_of_account(account: Account) -> Facts:
 
 def facts_of_subscription(subscription: Subscription) -> Facts:
     """A subscription's. A renewal changes none of them."""
-    terms, contract = subscription.terms, subscription.contract
+    terms, contract, pending = subscription.terms, subscription.contract, subscription.pending_terms
     return {
         "terms.plan_id": terms.plan_id,
         "terms.plan_version": 1,
@@ -47,6 +47,10 @@ def facts_of_subscription(subscription: Subscription) -> Facts:
         "anchor_us": subscription.anchor_us,
         "end_us": subscription.end_us or None,
         "pending_change_id": subscription.pending_change_id or None,
+        "pending_plan_id": pending.plan_id if pending else None,
+        "pending_plan_version": 1 if pending else None,
+        "pending_price_micro": pending.price_micro if pending else None,
+        "pending_session_limit": pending.session_limit if pending else None,
         "contract.contract_id": contract.terms.contract_id if contract else None,
         "contract.price_micro": contract.terms.price_micro if contract else None,
         "contract.session_limit": contract.terms.session_limit if contract else None,

@@ -149,6 +149,11 @@ class Subscription:
         plans = [item.change_id for item in self.schedule if item.kind is ScheduledKind.PLAN]
         return plans[0] if plans else self.cancel_change_id
 
+    @property
+    def pending_terms(self) -> Terms | None:
+        """The terms of the pending downgrade; None for none."""
+        return next((item.terms for item in self.schedule if item.kind is ScheduledKind.PLAN), None)
+
     def has_ended(self, now_us: int) -> bool:
         """Whether its last period is over."""
         return bool(self.end_us) and now_us >= self.end_us

@@ -84,6 +84,18 @@ def test_it_says_who_changed_what(hobbyist: Customer) -> None:
     assert changes_of(invoice)["kind"] == (None, "UPGRADE")
 
 
+def test_it_says_to_what_a_plan_is_to_change(hobbyist: Customer) -> None:
+    request = subscriptions.ChangePlanRequest(plan_id="free")
+    change_id = hobbyist.call(hobbyist.target.subscriptions.ChangePlan, request).change.change_id
+    (asked,) = events_of(hobbyist, actions=["SubscriptionService.ChangePlan"])
+    hobbyist.call(hobbyist.target.subscriptions.RevertPendingChange, subscriptions.RevertPendingChangeRequest())
+    (reverted,) = events_of(hobbyist, actions=["SubscriptionService.RevertPendingChange"])
+    pending = {"change_id": change_id, "plan_id": "free", "plan_version": 1, "price_micro": 0, "session_limit": 25}
+
+    assert changes_of(asked) == {f"pending_{name}": (None, value) for name, value in pending.items()}
+    assert changes_of(reverted) == {f"pending_{name}": (value, None) for name, value in pending.items()}
+
+
 def test_reasons_and_corrections_are_kept(hobbyist: Customer) -> None:
     target, named = hobbyist.target, {"account_id": hobbyist.account_id}
     (invoice,) = hobbyist.call(target.invoices.ListInvoices, invoices.ListInvoicesRequest()).invoices

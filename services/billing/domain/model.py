@@ -219,6 +219,11 @@ class Subscription:
         plans = [item.change_id for item in self.schedule if item.kind is ScheduledKind.PLAN]
         return plans[0] if plans else self.cancel_change_id
 
+    @property
+    def pending_terms(self) -> Terms | None:
+        """The terms of the pending downgrade; None for none."""
+        return next((item.terms for item in self.schedule if item.kind is ScheduledKind.PLAN), None)
+
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionChange:
