@@ -192,12 +192,25 @@ async def test_plans_that_are_not_to_be_had(desk: Desk, plan_id: str, version: i
     assert await desk.amounts() == [50]
 
 
-async def test_a_change_while_quota_is_down_arrives_later(desk: Desk, quota: FakeQuotaEvents) -> None:
+async def test_a_change_while_quota_is_down_arrives_later(
+    desk: Desk, quota: FakeQuotaEvents, clock: ManualClock
+) -> None:
     await quota.set_unavailable(True)
     answer = await desk.change("professional")
     assert not answer.entitlement_applied
     assert answer.subscription.terms.session_limit == 5000
     assert quota.entitlements[desk.account_id].terms[0].session_limit == 1000
+    await desk.cancel()
+    await desk.revert()
+    await quota.set_unavailable(False)
+    clock.advance(1)
+    await quota.until(lambda: quota.entitlements[desk.account_id].terms[0].session_limit == 5000)
+    while not (subscription := (await desk.view()).subscription).entitlement_applied:
+        pass
+    # Of the revisions that were allotted meanwhile the last one alone is sent.
+    revisions = [put.revision for put in quota.puts if put.account_id == desk.account_id]
+    assert subscription.entitlement_revision == quota.entitlements[desk.account_id].revision == max(revisions) == 4
+    assert not {2, 3}.intersection(revisions)
 
 
 async def test_an_offer_becomes_a_contract(desk: Desk, quota: FakeQuotaEvents) -> None:
