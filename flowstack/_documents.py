@@ -12,7 +12,7 @@ from flowstack_protos.vault.v1 import vault_service_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 
 from flowstack._client import Call, Steps
-from flowstack._errors import InvalidRequestError, NotFoundError
+from flowstack._errors import FlowStackError, InvalidRequestError, NotFoundError
 from flowstack._json import NotJsonError, encode
 from flowstack._methods import VaultService
 from flowstack._requests import build
@@ -91,9 +91,12 @@ def store(
 def _duration(ttl: timedelta | float) -> Duration:
     duration = Duration()
     try:
-        duration.FromTimedelta(ttl if isinstance(ttl, timedelta) else timedelta(seconds=ttl))
+        time = ttl if isinstance(ttl, timedelta) else timedelta(seconds=ttl)
+        if not time and not isinstance(ttl, timedelta) and ttl > 0:
+            time = timedelta.resolution  # it is not to become none
+        duration.FromTimedelta(time)
     except (TypeError, ValueError, OverflowError):
-        raise InvalidRequestError("ttl has to be a timedelta or a number of seconds, at most 100 years.") from None
+        raise InvalidRequestError("ttl has to be a timedelta or a number of seconds, at most 10 years.") from None
     return duration
 
 
@@ -184,11 +187,23 @@ def collections() -> Steps[list[CollectionInfo]]:
 
 
 def _document(document: pb.Document) -> Document:
-    found = Document(json.loads(document.document_json))
+    found = Document(_value_of(document))
     found.collection, found.key, found.version = document.collection, document.key, document.version
     found.create_time, found.update_time = time_of(document.create_time), time_of(document.update_time)
     found.expire_time = time_of(document.expire_time) if document.HasField("expire_time") else None
     return found
+
+
+def _value_of(document: pb.Document) -> dict[str, Any]:
+    try:
+        value: dict[str, Any] = json.loads(document.document_json)
+    except ValueError:  # the vault keeps nothing but JSON, whose integers may have any number of digits
+        raise FlowStackError(
+            f"The document {document.key!r} in {document.collection} holds an integer of more digits than Python "
+            "reads. Allow it more with sys.set_int_max_str_digits(), or print the document with `flowstack vault "
+            "retrieve`."
+        ) from None
+    return value
 
 
 def _filter_json(where: Mapping[str, Any] | None) -> str:

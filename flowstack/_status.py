@@ -124,6 +124,13 @@ def _bare(code: str, text: str, endpoint: Endpoint, answered: bool) -> FlowStack
 _NEVER_CONNECTED: Final = re.compile(r"failed to connect|resolution fail", re.IGNORECASE)
 """What gRPC says where nothing was sent."""
 
+_MAY_BE_TLS: Final = re.compile(
+    r"socket closed|reset by peer|broken pipe|parsing HTTP/2|receiving SETTINGS|endpoint closing", re.IGNORECASE
+)
+"""What it says, there, of a server that took the connection and then did not speak gRPC, or nothing at all."""
+_LAST_OF_SEVERAL: Final = re.compile(r"ipv6:.*connection refused", re.IGNORECASE)
+"""What it says of a name where nothing listens at the IPv6 address, whatever there is at the others."""
+
 
 def _not_connected(code: str, text: str, endpoint: Endpoint, answered: bool) -> FlowStackError:
     """Says why there is no connection, and what to try."""
@@ -148,7 +155,21 @@ def _not_connected(code: str, text: str, endpoint: Endpoint, answered: bool) -> 
         )
     return ConnectionFailedError(
         f"FlowStack's {endpoint.service} service cannot be reached at {endpoint.address}. Check that it runs "
-        f"(`flowstack doctor`, or `make run` on your own machine) and that {endpoint.setting} names it.",
+        f"(`flowstack doctor`, or `make run` on your own machine) and that {endpoint.setting} names it."
+        f"{_other_scheme(text, endpoint)}",
         code=code,
         details=details,
     )
+
+
+def _other_scheme(text: str, endpoint: Endpoint) -> str:
+    """What to try where the service may be there, but over TLS or without; empty where it is not.
+
+    From here a server that wants TLS looks like any that hangs up, so that it is no more than a condition.
+    """
+    is_name = not endpoint.target.startswith("[")
+    may_be_there = _MAY_BE_TLS.search(text) or (is_name and _LAST_OF_SEVERAL.search(text))
+    if not may_be_there or endpoint.target.startswith("unix:"):
+        return ""
+    what, scheme = ("takes no TLS", "http") if endpoint.tls else ("takes TLS only", "https")
+    return f" If what listens there {what}, write {scheme}://{endpoint.target}."

@@ -34,7 +34,7 @@ class Vault:
             collection: where; made by its first document.
             document: a dict that JSON can express; datetimes go in as text, Decimals as numbers.
             key: made where None.
-            ttl: how long to keep it, as timedelta or seconds; for good where None.
+            ttl: how long to keep it, as timedelta or seconds, up to 10 years; for good where None.
             if_version: only if the key's document has this version; 0: only if there is none.
 
         Raises:

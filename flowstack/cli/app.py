@@ -14,8 +14,9 @@ from flowstack._errors import ConfigurationError, FlowStackError
 from flowstack.cli import admin, alerts, budget, chat, doctor, invoices, keys, plans, subscription, usage, vault
 from flowstack.cli.estimate import estimate
 from flowstack.cli.inputs import arguments_from
-from flowstack.cli.output import Output, OutputClosedError, exit_code_of, use_any_encoding
+from flowstack.cli.output import Output, exit_code_of
 from flowstack.cli.shell import Shell
+from flowstack.cli.streams import OutputClosedError, let_go, use_any_encoding, watched_output
 
 EXITS = """Exit codes: 0 done, 1 a defect, 2 a wrong command, setting or request, 3 not allowed, 4 not found,
 5 a limit was reached, 6 the state does not allow it, 7 not reachable, 8 out of time, 130 interrupted."""
@@ -86,8 +87,9 @@ def run(arguments: list[str] | None = None) -> None:
     use_any_encoding()
     # Known before the arguments are parsed, because what is wrong with them is told the same way.
     output = Output("--json" in itertools.takewhile(lambda one: one != "--", given))
-    code = _ended(given, output)
-    output.close()
+    with watched_output():
+        code = _ended(given, output)
+    let_go()
     sys.exit(code)
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
-import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from google.protobuf.json_format import MessageToDict
@@ -72,30 +70,6 @@ def plain(value: Any) -> Any:
     return value
 
 
-class OutputClosedError(Exception):
-    """Whoever read standard output has read enough."""
-
-
-class _Pipe(Console):
-    """A console that leaves it to its user what a closed pipe means; rich's own ends the process."""
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
-
-
-@contextlib.contextmanager
-def _writing() -> Iterator[None]:
-    """Turns what the operating system says about standard output into the command line's own errors."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise OutputClosedError from None
-    except OSError as error:
-        raise ConfigurationError(
-            f"Standard output cannot be written: {error.strerror}. Send it somewhere else."
-        ) from None
-
-
 class Output:
     """Where answers go.
 
@@ -107,7 +81,7 @@ class Output:
         self.as_json = as_json
         # Whatever reads a pipe or a file gets whole lines; a terminal's width is for people.
         width = None if sys.stdout is not None and sys.stdout.isatty() else COLUMNS_WITHOUT_TERMINAL
-        self._console = _Pipe(highlight=False, width=width)
+        self._console = Console(highlight=False, width=width)
         self._errors = Console(stderr=True, highlight=False)
 
     def print(self, shown: RenderableType = "") -> None:
@@ -117,8 +91,7 @@ class Output:
             OutputClosedError: the reader has gone.
             ConfigurationError: standard output cannot be written.
         """
-        with _writing():
-            self._console.print(shown, crop=False)
+        self._console.print(shown, crop=False)
 
     def write(self, text: str) -> None:
         """Writes text as it is, neither wrapped nor styled, at once.
@@ -127,9 +100,8 @@ class Output:
             OutputClosedError: the reader has gone.
             ConfigurationError: standard output cannot be written.
         """
-        with _writing():
-            self._console.file.write(text)
-            self._console.file.flush()
+        self._console.file.write(text)
+        self._console.file.flush()
 
     def json(self, value: Any) -> None:
         """Prints JSON, on one line where it is not read by a person."""
@@ -205,23 +177,7 @@ class Output:
             self._errors.file.write(self._json_text({"error": body}))
             self._errors.file.flush()
 
-    def close(self) -> None:
-        """Lets go of what a broken standard output still holds: Python would try again at its end, and complain."""
-        for stream in (sys.stdout, sys.stderr):
-            try:
-                if stream is not None:
-                    stream.flush()
-            except (OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
     def _json_text(self, value: Any, indent: int | None = None) -> str:
         # Only UTF-8 holds every character; elsewhere they are escaped as JSON does it.
         encoding = str(getattr(self._console.file, "encoding", None) or "utf-8").lower().replace("-", "")
         return json.dumps(plain(value), indent=indent, ensure_ascii=encoding != "utf8") + "\n"
-
-
-def use_any_encoding() -> None:
-    """Makes the standard streams write what their encoding lacks as escapes rather than fail at it."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")

@@ -70,16 +70,14 @@ def _show(shell: Shell, now: pb.Usage, forecast: pb.Forecast) -> None:
     )
     grid.add_row(bar, Text(f"{now.usage_percentage:.1f} %", style=color), Text(used))
     shell.output.print(grid)
+    begun = date_of(now.period_start_time)
     shell.output.fields(
         [
             ("Plan", now.plan_id),
-            (
-                "Period",
-                f"{date_of(now.period_start_time)} to {date_of(now.period_end_time)}, {now.days_left} days left",
-            ),
-            ("Today", f"{limit_of(now.sessions_used_today)} sessions"),
+            ("Period", f"{begun} to {date_of(now.period_end_time)}, {_counted(now.days_left, 'day')} left"),
+            ("Today", _counted(now.sessions_used_today, "session")),
             ("Running", limit_of(now.sessions_reserved) if now.sessions_reserved else ""),
-            ("Left", f"{limit_of(now.sessions_remaining)} sessions"),
+            ("Left", _counted(now.sessions_remaining, "session")),
             ("Managed, own keys", f"{limit_of(now.managed_sessions)}, {limit_of(now.byok_sessions)}"),
             ("New sessions", "" if now.can_make_requests else f"are refused: {now.refusal_reason}"),
             ("Charged so far", dollars(now.current_charges)),
@@ -90,6 +88,10 @@ def _show(shell: Shell, now: pb.Usage, forecast: pb.Forecast) -> None:
         ],
         None,
     )
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{limit_of(number)} {noun}" if number == 1 else f"{limit_of(number)} {noun}s"
 
 
 def _budget(now: pb.Usage) -> str:
@@ -103,7 +105,7 @@ def _budget(now: pb.Usage) -> str:
 def _forecast(forecast: pb.Forecast) -> str:
     low, high = forecast.projected_sessions_low, forecast.projected_sessions_high
     return (
-        f"{limit_of(forecast.projected_sessions)} sessions at the period's end "
+        f"{_counted(forecast.projected_sessions, 'session')} at the period's end "
         f"({limit_of(low)} to {limit_of(high)} in {forecast.range_coverage:.0%} of cases)"
     )
 

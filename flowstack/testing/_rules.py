@@ -87,7 +87,7 @@ def _value(value: Any, field: FieldDescriptor, rules: validate_pb2.FieldRules, p
         if not field.message_type.full_name.startswith("google."):
             yield from _message(value, f"{path}.")
         elif field.message_type.full_name == "google.protobuf.Duration":
-            yield from _duration(value.ToTimedelta().total_seconds(), rules.duration, path)
+            yield from _duration(value.ToNanoseconds(), rules.duration, path)
         elif field.message_type.full_name == "google.protobuf.Timestamp":
             yield from _timestamp(value, rules.timestamp, path)
         yield from _crossed(value, rules.cel, path)
@@ -119,12 +119,12 @@ def _length(length: int, least: int, most: int, path: str) -> Iterator[Violation
         yield Violation(path, f"value length must be at most {most} bytes")
 
 
-def _duration(seconds: float, rules: validate_pb2.DurationRules, path: str) -> Iterator[Violation]:
-    if rules.HasField("gt") and seconds <= rules.gt.ToTimedelta().total_seconds():
+def _duration(nanoseconds: int, rules: validate_pb2.DurationRules, path: str) -> Iterator[Violation]:
+    if rules.HasField("gt") and nanoseconds <= rules.gt.ToNanoseconds():
         yield Violation(path, f"value must be greater than {rules.gt.seconds}s")
-    if rules.HasField("gte") and seconds < rules.gte.ToTimedelta().total_seconds():
+    if rules.HasField("gte") and nanoseconds < rules.gte.ToNanoseconds():
         yield Violation(path, f"value must be greater than or equal to {rules.gte.seconds}s")
-    if rules.HasField("lte") and seconds > rules.lte.ToTimedelta().total_seconds():
+    if rules.HasField("lte") and nanoseconds > rules.lte.ToNanoseconds():
         yield Violation(path, f"value must be less than or equal to {rules.lte.seconds}s")
 
 

@@ -34,7 +34,7 @@ class Vault:
                 request.collection,
                 key,
                 request.document_json,
-                ttl_us=request.ttl.ToMicroseconds() if request.HasField("ttl") else None,
+                ttl_us=-(-request.ttl.ToNanoseconds() // 1000) if request.HasField("ttl") else None,
                 if_version=request.if_version if request.HasField("if_version") else None,
                 now_us=now_us,
             )

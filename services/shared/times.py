@@ -28,8 +28,8 @@ def us_from_proto(time: Timestamp) -> int:
 
 
 def us_from_duration(message: Message, field: str) -> int | None:
-    """A Duration field in microseconds; None where it is unset."""
+    """A Duration field in microseconds, rounded up so that one above 0 stays so; None where it is unset."""
     if not message.HasField(field):
         return None
     duration: Duration = getattr(message, field)
-    return duration.seconds * MICRO + duration.nanos // 1000
+    return duration.seconds * MICRO - (-duration.nanos // 1000)

@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import pytest
 from flowstack_protos.vault.v1 import vault_service_pb2 as pb
+from google.protobuf.duration_pb2 import Duration
 
 from tests.contract.target import Customer, Target, refusal
 
@@ -102,6 +103,21 @@ def test_a_ttl_says_when_it_ends(free: Customer) -> None:
 
     assert found.expire_time == stored.expire_time
     assert stored.expire_time.ToMicroseconds() - found.update_time.ToMicroseconds() == 3600 * 1_000_000
+
+
+@pytest.mark.parametrize(("seconds", "nanos"), [(0, 1), (0, 999), (1, -999_999_999), (-1, 2_000_000_000)])
+def test_the_shortest_ttl_is_not_for_good(free: Customer, seconds: int, nanos: int) -> None:
+    assert store(free, {}, "k", ttl=Duration(seconds=seconds, nanos=nanos)).HasField("expire_time")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "nanos"),
+    [(0, 0), (0, -1), (1, -1_000_000_000), (-1, 1), (315_576_000, 1), (2**63 - 1, 0), (-(2**63), 0)],
+)
+def test_a_ttl_is_above_0_and_up_to_10_years(free: Customer, seconds: int, nanos: int) -> None:
+    code, info = refusal(lambda: store(free, {}, "k", ttl=Duration(seconds=seconds, nanos=nanos)))
+
+    assert (code, info.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -146,6 +147,8 @@ async def test_usage_is_shown_and_drawn(me: Terminal, tmp_path: Path) -> None:
     await me.run("chat", "one", *ECHO)
     chart = tmp_path / "usage.svg"
     shown = await me.run("usage", "--advice", "--chart", str(chart))
+    assert re.search(r"^Today +1 session *$", shown.out, re.MULTILINE), shown.out
+    assert re.search(r"^Left +999 sessions *$", shown.out, re.MULTILINE), shown.out
     assert shown.code == 0, shown.err
     assert "1 of 1,000 sessions used" in shown.out
     assert "Forecast" in shown.out

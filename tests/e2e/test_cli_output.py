@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -106,9 +107,51 @@ async def test_a_reader_may_leave(me: Terminal) -> None:
         assert (ended.out, ended.err) == ("0\n", "")
 
 
+WITHOUT_READER = """
+mkfifo "$FIFO" && exec 3>&1 4<>"$FIFO" 5>"$FIFO" 4<&-
+"$@" >&5
+echo $?
+"""
+"""Whoever has opened the pipe to read from it is gone before the command begins."""
+
+FROM_TYPER = [
+    ("utf-8", "--help"),
+    ("utf-8", "vault", "query", "--help"),
+    ("utf-8",),
+    ("utf-8", "--show-completion", "bash"),
+    ("ascii", "--show-completion", "bash"),
+]
+"""What typer and rich write by themselves, after the encoding of standard output."""
+
+
+@pytest.mark.parametrize("given", [*FROM_TYPER, ("utf-8", "--version")], ids=" ".join)
+async def test_the_reader_of_a_help_may_leave(tmp_path: Path, given: tuple[str, ...]) -> None:
+    encoding, *arguments = given
+    anybody = Terminal({"FIFO": str(tmp_path / "pipe"), "PYTHONIOENCODING": encoding})
+    ended = await anybody.process(*arguments, shell=WITHOUT_READER)
+    assert (ended.code, ended.out, ended.err) == (0, "0\n", "")
+
+
+@pytest.mark.parametrize("words", ["flowstack ", "flowstack vault "])
+async def test_the_reader_of_completions_may_leave(tmp_path: Path, words: str) -> None:
+    pressed_tab = {"_FLOWSTACK_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": "1"}
+    ended = await Terminal(pressed_tab | {"FIFO": str(tmp_path / "pipe")}).process(shell=WITHOUT_READER)
+    assert (ended.code, ended.out, ended.err) == (0, "0\n", "")
+
+
 @pytest.mark.parametrize("arguments", [("usage",), ("usage", "--json"), ("chat", "hi", *ECHO)], ids=" ".join)
 async def test_a_full_disk_is_told(me: Terminal, arguments: tuple[str, ...]) -> None:
     ended = await me.process(*arguments, shell='"$@" >/dev/full')
     assert ended.code == 2
     assert "Standard output cannot be written: No space left on device" in ended.err
     assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize("given", FROM_TYPER, ids=" ".join)
+async def test_a_full_disk_is_told_of_a_help_too(given: tuple[str, ...]) -> None:
+    encoding, *arguments = given
+    ended = await Terminal({"PYTHONIOENCODING": encoding}).process(*arguments, shell='"$@" >/dev/full')
+    assert (ended.code, ended.err) == (
+        2,
+        "Error: Standard output cannot be written: No space left on device. Send it somewhere else.\n",
+    )

@@ -13,6 +13,8 @@ from pathlib import Path
 import grpc
 from flowstack_protos.type.v1 import type_pb2
 
+from flowstack import AsyncAgent
+from services.router.config import RouterSettings
 from services.shared.server import SERVICES
 from services.suite.ready import admin_addresses, wait_until_serving
 from tests.support.suite import Suite, child_ids, info_of, reason_of
@@ -138,3 +140,14 @@ async def test_a_plan_without_managed_access_refuses_and_counts_nothing(suite: S
         raise AssertionError("the call has to fail")
     quota = await suite.account_quota(account_id)
     assert (quota.sessions_committed, quota.sessions_reserved) == (0, 0)
+
+
+async def test_a_session_ends_at_the_longest_that_a_request_may_take(suite: Suite) -> None:
+    assert RouterSettings.model_fields["session_time_limit_seconds"].default == 300
+    _, secret = await suite.open_account("starter")
+    settings = suite.settings
+    endpoint = {"router": settings.router_address, "billing": settings.billing_address}
+    async with AsyncAgent("patient", secret, provider="echo", endpoint=endpoint, record_providers=False) as agent:
+        reply = await agent.chat("Hello", labels={"echo.words": "100000", "echo.delay_ms": "100"})
+        assert (reply.finish_reason, reply.startswith("Hello")) == ("time_limit", True)
+        assert (await agent.get_usage()).sessions_used == 1

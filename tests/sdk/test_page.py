@@ -55,6 +55,24 @@ def test_agents_are_made(at_platform: Platform, block: str, provider: str, model
     agent.close()
 
 
+@pytest.mark.parametrize(
+    ("tier", "sessions", "dollars", "managed"),
+    [
+        ("free", 25, 0.0, False),
+        ("hobbyist", 200, 15.0, True),
+        ("starter", 1_000, 50.0, True),
+        ("professional", 5_000, 200.0, True),
+    ],
+)
+def test_tiers_are_as_they_are_published(
+    at_platform: Platform, tier: str, sessions: int, dollars: float, managed: bool
+) -> None:
+    with at_platform.agent(tier) as agent:
+        info, usage = agent.get_tier_info(), agent.get_usage()
+        assert (info["current_tier"], info["can_use_managed"], info["byok_required"]) == (tier, managed, not managed)
+        assert (usage.tier, usage.sessions_limit, usage.current_charges) == (tier, sessions, dollars)
+
+
 def test_usage_is_checked(at_platform: Platform, capsys: pytest.CaptureFixture[str]) -> None:
     run("check_usage", at_platform.key("hobbyist"))["agent"].close()
     said = capsys.readouterr().out.splitlines()

@@ -155,11 +155,54 @@ async def test_a_server_that_is_not_there_is_told_as_without_tls() -> None:
     )
 
 
-async def test_plaintext_finds_no_server_that_takes_tls(certificate: Certificate) -> None:
+def cannot_be_reached(address: str, hint: str) -> str:
+    return (
+        f"FlowStack's billing service cannot be reached at {address}. Check that it runs (`flowstack doctor`, or `make "
+        f"run` on your own machine) and that endpoint names it. If what listens there {hint}"
+    )
+
+
+@pytest.mark.parametrize("scheme", ["", "http://"])
+async def test_plaintext_finds_no_server_that_takes_tls(certificate: Certificate, scheme: str) -> None:
     with billing(certificate) as (port, usages):
-        with Agent("a", KEY, endpoint=f"http://localhost:{port}") as agent, pytest.raises(ConnectionFailedError):
+        address = f"localhost:{port}"
+        with Agent("a", KEY, endpoint=scheme + address) as agent, pytest.raises(ConnectionFailedError) as caught:
             agent.get_usage()
+        hint = f"takes TLS only, write https://{address}."
+        assert str(caught.value) == cannot_be_reached(address, hint)
+        assert await refused(address, ConnectionFailedError) == cannot_be_reached(address, hint)
         assert usages.keys == []
+
+
+async def answering(answer: bytes, scheme: str) -> str:
+    """What is said of a server that reads something, answers this to it, and hangs up."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(65536)
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        address = f"{scheme}127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with AsyncAgent("a", KEY, endpoint=address) as agent:
+            with pytest.raises(ConnectionFailedError) as caught:
+                await agent.get_usage()
+    return str(caught.value).replace(address, "HERE").replace(address.removeprefix(scheme), "HERE")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"\x15\x03\x01\x00\x02\x02\x46", b"HTTP/1.1 400 Bad Request\r\n\r\nThis port takes HTTPS.\n"],
+    ids=["nothing", "an alert of TLS", "an answer of HTTP"],
+)
+async def test_what_hangs_up_on_plaintext_may_take_tls(answer: bytes) -> None:
+    assert await answering(answer, "") == cannot_be_reached("HERE", "takes TLS only, write https://HERE.")
+
+
+@pytest.mark.usefixtures("trusted")
+async def test_what_hangs_up_on_a_handshake_may_take_plaintext() -> None:
+    assert await answering(b"", "https://") == cannot_be_reached("HERE", "takes no TLS, write http://HERE.")
 
 
 def test_agents_with_other_authorities_do_not_share_a_channel(

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, create_engine, inspect, make_url, text
 from services.billing.adapters.migrations.steps import MIGRATIONS
 from services.billing.adapters.sql.database import Database, open_database
 from services.shared.database.migrations import Migrations
+from services.shared.database.store import SqlStore
 from tests.support.postgres import Databases
 
 STORES: Final = ("sqlite", "postgresql")
@@ -112,7 +113,7 @@ async def database(database_address: str) -> AsyncIterator[Database]:
     await opened.close()
 
 
-async def waits_for_a_lock(database: Database) -> bool:
+async def waits_for_a_lock(database: SqlStore[Any]) -> bool:
     """Whether some transaction of this database waits for another's end."""
     query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     async with database.engine.begin() as connection:

@@ -58,7 +58,9 @@ class SqlStore(Generic[TransactionT]):
         """Runs `work` in a transaction, which commits when it returns and is undone where it raises.
 
         It has a task of its own, which the caller's cancellation does not reach: SQLAlchemy gives a connection up
-        that is cancelled in the middle of a statement, and SQLite must not have two on one file.
+        that is cancelled in the middle of a statement, and SQLite must not have two on one file. On PostgreSQL it
+        reaches a snapshot, which holds up nobody then and has changed nothing: the driver has the server cancel the
+        statement, and as the connection is given up, a cancellation that comes late finds no other one.
 
         Args:
             work: reads, decides and writes.
@@ -71,7 +73,12 @@ class SqlStore(Generic[TransactionT]):
         task = asyncio.create_task(self._transact(work, self._snapshots if snapshot else self.engine))
         self._running.add(task)
         task.add_done_callback(self._finished)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if snapshot and self.shared:
+                task.cancel()
+            raise
 
     def _finished(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)

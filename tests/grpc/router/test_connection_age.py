@@ -84,7 +84,7 @@ async def test_a_drain_lets_what_runs_there_finish(router: RouterUnderTest) -> N
 
 
 async def test_a_call_whose_reader_never_takes_its_end_ends_with_the_connection(
-    quota: FakeQuota, upstream: FaultServer
+    quota: FakeQuota, upstream: FaultServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def floods(exchange: Exchange) -> None:
         await exchange.begin()
@@ -101,10 +101,11 @@ async def test_a_call_whose_reader_never_takes_its_end_ends_with_the_connection(
         call = stub.Complete(openai_request(), metadata=METADATA)
         await call.read()
         (session,) = router.service._running.values()
+        abandon, abandoned = session.buffer.abandon, asyncio.Event()
+        monkeypatch.setattr(session.buffer, "abandon", lambda: (abandon(), abandoned.set()))
         await router.settled()
         assert quota.states() == ["COMMITTED"]
         async with asyncio.timeout(30):
             # It is abandoned once the call has ended, which nobody but the connection's end brings about.
-            while not session.buffer._abandoned:
-                await asyncio.sleep(0.01)
+            await abandoned.wait()
         call.cancel()

@@ -100,6 +100,28 @@ async def test_what_has_expired_is_gone_at_once(alice: VaultClient, clock: Manua
     assert (again.version, again.HasField("expire_time")) == (1, False)
 
 
+FINE = {
+    (0, 1): 1,
+    (0, 1_001): 2,
+    (1, -1): 1_000_000,
+    (1, -999_999_999): 1,
+    (-1, 2_000_000_000): 1_000_000,
+    (315_576_000, -1): 315_576_000_000_000,
+}
+"""Seconds and nanoseconds, of signs that differ too, as other languages' clients may send them, in microseconds."""
+
+
+@pytest.mark.parametrize(("seconds", "nanos"), FINE)
+async def test_a_ttl_finer_than_a_microsecond_is_rounded_up(
+    alice: VaultClient, clock: ManualClock, seconds: int, nanos: int
+) -> None:
+    stored = await alice.store("c", "{}", key="k", ttl=Duration(seconds=seconds, nanos=nanos))
+    assert stored.expire_time.ToMicroseconds() == clock.now_us() + FINE[seconds, nanos]
+    assert (await alice.retrieve("c", "k")).document.expire_time == stored.expire_time
+    clock.advance(FINE[seconds, nanos] / 1_000_000)
+    assert await reason_of(alice.retrieve("c", "k")) == "DOCUMENT_NOT_FOUND"
+
+
 async def test_a_store_replaces_the_ttl(alice: VaultClient, clock: ManualClock) -> None:
     await alice.store("c", "{}", key="k", ttl=Duration(seconds=10))
     assert not (await alice.store("c", "{}", key="k")).HasField("expire_time")
@@ -113,10 +135,12 @@ async def test_a_store_replaces_the_ttl(alice: VaultClient, clock: ManualClock) 
         Duration(),
         Duration(seconds=-1),
         Duration(nanos=-1),
+        Duration(seconds=-1, nanos=999_999_999),
+        Duration(seconds=1, nanos=-1_000_000_000),
         Duration(seconds=315_576_000, nanos=1),
         Duration(seconds=2**62),
     ],
-    ids=["0", "negative", "a little negative", "over 10 years", "huge"],
+    ids=["0", "negative", "a little negative", "nearly 0", "a sum of 0", "over 10 years", "huge"],
 )
 async def test_a_ttl_that_cannot_be_is_refused(alice: VaultClient, ttl: Duration) -> None:
     code, error = await failure_of(alice.store("c", "{}", key="k", ttl=ttl))

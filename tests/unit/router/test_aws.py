@@ -223,11 +223,13 @@ async def test_nobody_waits_for_a_renewal_while_the_old_ones_are_valid() -> None
     found._expiry_time = datetime.now(UTC) + timedelta(minutes=12)
     for _ in range(3):
         assert (await source.get()).access_key_id.reveal() == "ASIA1"
+    renewal = source._renewal
+    assert renewal is not None
     renewals.gate.release()
     async with asyncio.timeout(20):
-        while (await source.get()).access_key_id.reveal() == "ASIA1":
-            await asyncio.sleep(0.001)
+        await renewal
 
+    assert (await source.get()).access_key_id.reveal() == "ASIA2"
     assert renewals.count == 2, "one renewal for all"
     assert threading.get_ident() not in renewals.threads
 

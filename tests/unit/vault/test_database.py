@@ -15,6 +15,7 @@ from sqlalchemy import event, inspect
 
 from services.billing.adapters.migrations.steps import MIGRATIONS as MIGRATIONS_OF_BILLING
 from services.shared.database.command import bring_to
+from services.shared.database.connect import CONNECTIONS_MAX
 from services.shared.errors import FlowStackError, Reason
 from services.shared.settings import StartupError
 from services.vault.adapters.migrations.steps import MIGRATIONS
@@ -22,7 +23,7 @@ from services.vault.adapters.sql.database import open_database
 from services.vault.adapters.sql.tables import METADATA
 from services.vault.adapters.sql.time_limit import Watch
 from tests.support.clock import ManualClock
-from tests.support.database import connection_to
+from tests.support.database import connection_to, read_rows, waits_for_a_lock
 from tests.support.vault import ALICE
 from tests.support.vault_books import VaultBooks
 
@@ -86,6 +87,54 @@ async def test_a_query_that_finds_no_end_is_ended_on_postgresql(vault_postgres: 
     await books.store(ALICE, "c", "k", "{}")
     assert (await books.queries.list_collections(ALICE, 0, "")).collections[0].document_count == 201, "all else goes on"
     await database.close()
+
+
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+
+async def test_a_query_whose_caller_has_gone_is_ended_on_postgresql(vault_postgres: str) -> None:
+    # A statement that waits for a lock without an end stands for one that looks through documents.
+    database = await open_database(f"{vault_postgres}&options=-c%20lock_timeout%3D0", Watch(600))
+    observer = await open_database(vault_postgres)
+    books = VaultBooks(database, ManualClock())
+
+    async def until_waiting(count: int) -> None:
+        async with asyncio.timeout(30):
+            found = None
+            while found != count:
+                async with observer.engine.begin() as watcher:
+                    found = (await watcher.exec_driver_sql(WAITING)).scalar_one()
+
+    async with observer.engine.begin() as locker:
+        await locker.exec_driver_sql("LOCK TABLE documents")
+        for _ in range(2):
+            calls = [asyncio.create_task(books.query(ALICE, "c", "")) for _ in range(CONNECTIONS_MAX)]
+            await until_waiting(CONNECTIONS_MAX)
+            for call in calls:
+                call.cancel()
+            await asyncio.wait(calls)
+            assert all(call.cancelled() for call in calls)
+            await until_waiting(0)
+    await asyncio.gather(*(books.store(ALICE, "c", f"k{number}", "{}") for number in range(2 * CONNECTIONS_MAX)))
+    assert len(await books.query(ALICE, "c", "")) == 2 * CONNECTIONS_MAX
+    await observer.close()
+    await database.close()
+
+
+async def test_what_writes_is_brought_to_its_end_whoever_has_gone(vault_postgres: str) -> None:
+    database, observer = await open_database(vault_postgres), await open_database(vault_postgres)
+    books = VaultBooks(database, ManualClock())
+    async with observer.engine.begin() as locker:
+        await locker.exec_driver_sql("LOCK TABLE documents")
+        call = asyncio.create_task(books.store(ALICE, "c", "k", "{}"))
+        async with asyncio.timeout(30):
+            while not await waits_for_a_lock(observer):
+                pass
+        call.cancel()
+        await asyncio.wait([call])
+    await database.close()
+    await observer.close()
+    assert [row["key"] for row in read_rows(vault_postgres, "documents")] == ["k"]
 
 
 COPIES = """
