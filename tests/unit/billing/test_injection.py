@@ -196,7 +196,7 @@ async def test_text_of_every_kind_comes_back_as_it_was(database: Database) -> No
 
 async def test_a_replica_of_that_name_shares_and_no_more(database: Database) -> None:
     for text in CORPUS:
-        held = await database.transact(lambda t, x=text: t.partitions.balance(x, 1, 10))
+        held = (await database.transact(lambda t, x=text: t.partitions.balance(x, 1, 10))).leases
         assert len(held) == 64
         await database.transact(lambda t, x=text: t.partitions.release(x))
 
