@@ -12,7 +12,8 @@ from services.billing.domain.estimates import Estimate
 from services.billing.domain.forecast import ForecastPoint
 from services.billing.domain.forecast_model import COVERAGE
 from services.billing.domain.usage import days_left, percentage
-from services.billing.service.outlook import CostAnalysis, CostEstimates, CostItem, Outlook
+from services.billing.domain.usage_query import CostItem
+from services.billing.service.outlook import CostAnalysis, CostEstimates, Outlook
 
 INT32_MAX = 2**31 - 1
 
@@ -77,8 +78,10 @@ def analysis_to_proto(analysis: CostAnalysis) -> pb.CostAnalysis:
         provider_cost=money_to_proto(outlook.provider_cost.known_micro),
         unpriced_sessions=outlook.provider_cost.unpriced_sessions,
         estimated_monthly_cost=money_to_proto(outlook.costs_micro[0]),
-        items=map(_item_to_proto, analysis.items),
+        items=map(_item_to_proto, analysis.items.items),
         recommendations=map(_recommendation_to_proto, analysis.recommendations),
+        other_items=analysis.items.others,
+        other_items_totals=totals_to_proto(analysis.items.others_totals) if analysis.items.others else None,
     )
 
 

@@ -147,7 +147,7 @@ async def test_ids_of_that_text_find_nothing_of_others(database: Database) -> No
         assert (await transaction.entitlements.status(text)).revision == 0
         assert await transaction.rollups.provider_cost(text, 0) == (0, 0)
         assert await transaction.rollups.committed_since(text, 0) == 0
-        assert await transaction.rollups.read(RollupFilter(text), ()) == []
+        assert await transaction.rollups.read(RollupFilter(text)) == []
         for wanted in (
             UsageQuery(text, 0, 1, Granularity.DAY),
             *(UsageQuery(VICTIM, 0, 1, Granularity.DAY, **{name: text}) for name in ("provider", "model")),
