@@ -5,8 +5,8 @@ from __future__ import annotations
 from flowstack_protos.billing.v1 import usage_service_pb2 as pb
 from google.type import money_pb2
 
+from services.billing.convert.money import money_to_proto
 from services.billing.convert.usage_history import totals_to_proto
-from services.billing.convert.values import money_to_proto, optional_time_to_proto, time_to_proto
 from services.billing.domain.advice import Recommendation
 from services.billing.domain.estimates import Estimate
 from services.billing.domain.forecast import ForecastPoint
@@ -14,6 +14,7 @@ from services.billing.domain.forecast_model import COVERAGE
 from services.billing.domain.usage import days_left, percentage
 from services.billing.domain.usage_query import CostItem
 from services.billing.service.outlook import CostAnalysis, CostEstimates, Outlook
+from services.shared.times import optional_time_to_proto, time_to_proto
 
 INT32_MAX = 2**31 - 1
 
