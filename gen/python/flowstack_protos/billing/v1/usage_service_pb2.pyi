@@ -1576,7 +1576,9 @@ class ReconcileUsageRequest(_message.Message):
     account_id: _builtins.str
     """The account; empty for all of them, those without a difference included."""
     page_size: _builtins.int
-    """At most this many accounts, 0 to 1,000; 0 means 50. Fewer may come although there are more."""
+    """At most this many accounts, and after them events that are kept aside, 0 to 1,000; 0 means 50. Fewer may come
+    although there are more.
+    """
     page_token: _builtins.str
     """The next_page_token of the previous answer, with every other field but page_size unchanged; empty for the
     first page. Another call's token is INVALID_ARGUMENT / INVALID_REQUEST.
@@ -1612,7 +1614,10 @@ class ReconcileUsageResponse(_message.Message):
     """For the next page; empty when this was the last. A page without differences may have a next one."""
     @_builtins.property
     def drifts(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageDrift]:
-        """The differences; empty when there are none."""
+        """All differences of the page; empty when there are none. An account has at most five and an event that is kept
+        aside has one, so that a page of 1,000 comes to less than 1.5 MB. Nothing is left out: what is beyond the page
+        is behind next_page_token.
+        """
 
     @_builtins.property
     def as_of_time(self) -> _timestamp_pb2.Timestamp:
