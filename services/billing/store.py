@@ -155,7 +155,7 @@ class Subscriptions(Protocol):
         """Says that changes came into force, or at `drop_us` that they never will."""
 
     async def set_change_subscription(self, change_id: str, subscription_id: str) -> None:
-        """Says which new subscription a change began."""
+        """Says which new subscription a change began, or is to come in."""
 
     async def terms_before(self, subscription_id: str, moment_us: int) -> Terms | None:
         """The terms that a subscription had just before a time, by its history."""

@@ -108,7 +108,7 @@ class SqlSubscriptions:
         )
 
     async def set_change_subscription(self, change_id: str, subscription_id: str) -> None:
-        """Says which new subscription a change began."""
+        """Says which new subscription a change began, or is to come in."""
         await self._connection.execute(
             update(SUBSCRIPTION_CHANGES).where(_CHANGES.change_id == change_id).values(subscription_id=subscription_id)
         )
