@@ -17,13 +17,13 @@ from services.billing.adapters.price_table import load_prices
 from services.billing.adapters.sql.database import open_database
 from services.billing.adapters.sql.tables import ACCOUNTS, LEDGER
 from services.billing.convert.quota import batch_from_proto
-from services.billing.convert.values import time_to_proto
 from services.billing.domain.ledger import EventBatch, partition_of
 from services.billing.service.booking import Booking
 from services.billing.service.context import Context
 from services.billing.service.reader import ENTRIES_AT_ONCE, SessionEventReader
 from services.shared.clock import SystemClock
 from services.shared.process import settle
+from services.shared.times import time_to_proto
 
 EVENTS = 40_000
 ACCOUNTS_WITH_EVENTS = 200

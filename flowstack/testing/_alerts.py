@@ -30,7 +30,7 @@ WATCH_S: Final = 1.0
 """How often a watcher looks whether its caller is still there."""
 
 CALLS_PER_MINUTE: Final = 60
-"""Of SendAlert, and of RedeliverAlert."""
+"""Of SendAlert, of RedeliverAlert, and of CreateWebhook."""
 MINUTE_US: Final = 60_000_000
 
 
@@ -198,7 +198,7 @@ class Alerts:
         def send() -> pb.SendAlertResponse:
             account, now_us = self._world.account(call.account_id), self._world.clock.now_us()
             account.refuse_deleted()
-            _count_call(account, call.method, now_us)
+            count_call(account, call.method, now_us, "alerts can be sent")
             for webhook_id in request.webhook_ids:
                 webhook_of(account, webhook_id)
             _append(account, alert, now_us, request.webhook_ids)
@@ -215,7 +215,7 @@ class Alerts:
             alert = _alert_of(account, request.alert_id)
             if request.webhook_id:
                 webhook_of(account, request.webhook_id)
-            _count_call(account, call.method, now_us)
+            count_call(account, call.method, now_us, "alerts can be sent")
             existing = {webhook.webhook_id for webhook in account.webhooks}
             went_to = {delivery.webhook_id for delivery in alert.deliveries}
             wanted = {request.webhook_id} if request.webhook_id else went_to & existing
@@ -245,8 +245,12 @@ def _alert_of(account: Account, alert_id: str) -> pb.Alert:
     raise FakeError("ALERT_NOT_FOUND", "The account has no such alert. ListAlerts shows those that it has.")
 
 
-def _count_call(account: Account, method: str, now_us: int) -> None:
-    """Refuses more than so many calls within a minute."""
+def count_call(account: Account, method: str, now_us: int, what: str) -> None:
+    """Refuses more than so many calls within a minute; `what` cannot be done more often.
+
+    Raises:
+        FakeError: ALERT_RATE_LIMITED.
+    """
     calls = account.alert_calls.setdefault(method, deque())
     while calls and calls[0] <= now_us - MINUTE_US:
         calls.popleft()
@@ -254,7 +258,7 @@ def _count_call(account: Account, method: str, now_us: int) -> None:
         wait_us = calls[0] + MINUTE_US - now_us
         raise FakeError(
             "ALERT_RATE_LIMITED",
-            f"At most {CALLS_PER_MINUTE} alerts a minute can be sent. Try again in {-(-wait_us // 1_000_000)} s.",
+            f"At most {CALLS_PER_MINUTE} {what} a minute. Try again in {-(-wait_us // 1_000_000)} s.",
             retry_after=timedelta(microseconds=wait_us),
         )
     calls.append(now_us)

@@ -182,4 +182,8 @@ def _items(sessions: list[Session]) -> list[pb.CostItem]:
         item.totals.unpriced_sessions += not managed
         item.totals.input_tokens += outcome.input_tokens
         item.totals.output_tokens += outcome.output_tokens
-    return list(items.values())
+    # As none of their costs is known, those of the most sessions come first. The fake's models are too few to be cut.
+    return sorted(
+        items.values(),
+        key=lambda item: (-item.totals.sessions_committed, item.provider, item.model, item.credential_mode),
+    )

@@ -8,7 +8,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from flowstack_protos.billing.v1 import alert_service_pb2 as pb
 
-from flowstack.testing._alerts import put_settings, webhook_of
+from flowstack.testing._alerts import count_call, put_settings, webhook_of
 from flowstack.testing._audit import NOTHING, action_of
 from flowstack.testing._calls import Call, page_of
 from flowstack.testing._errors import FakeError
@@ -39,6 +39,7 @@ class Webhooks:
                     "WEBHOOK_LIMIT_EXCEEDED",
                     f"The account has {WEBHOOKS_MAX} webhooks, the most that it can. Delete one that is not needed.",
                 )
+            count_call(account, call.method, now_us, "webhooks can be asked for")
             webhook = pb.Webhook(
                 webhook_id=new_id("wh_"),
                 account_id=call.account_id,

@@ -96,6 +96,20 @@ class Alerts(Protocol):
         """Remembers when a method was called of late, of an account that this transaction has locked."""
 
 
+class Receiver(NamedTuple):
+    """Where deliveries go."""
+
+    account_id: str
+    webhook_id: str
+
+
+class AtOnce(NamedTuple):
+    """How many deliveries may be in hand at the same time."""
+
+    of_account: int
+    of_webhook: int
+
+
 class Webhooks(Protocol):
     """Webhooks and the deliveries to them."""
 
@@ -135,7 +149,7 @@ class Webhooks(Protocol):
         """Makes deliveries due now: those that wait as they are, ended ones anew, missing ones for the first time."""
 
     async def claim(
-        self, now_us: int, lease_us: int, limit: int, busy: Mapping[str, int], each: int
+        self, now_us: int, lease_us: int, limit: int, busy: Mapping[Receiver, int], at_once: AtOnce
     ) -> Sequence[Delivery]:
         """Takes deliveries that are due in hand, the longest due first, so that nobody else does until the lease ends.
 
@@ -143,8 +157,8 @@ class Webhooks(Protocol):
             now_us: the present.
             lease_us: how long they are in hand.
             limit: at most this many.
-            busy: how many of each account are in hand here already.
-            each: at most this many of one account at a time.
+            busy: how many for each receiver are in hand here already.
+            at_once: how many may be at a time.
         """
         ...
 

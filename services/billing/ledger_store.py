@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import NamedTuple, Protocol
 
+from services.billing.domain.leases import Lacking
 from services.billing.domain.ledger import (
     LedgerEntry,
     LedgerKey,
@@ -53,11 +54,19 @@ class SessionsFound(NamedTuple):
     """How far it got, where it did not get to the end: after this there may be more. None otherwise."""
 
 
+class Balance(NamedTuple):
+    """How a replica stands after a move."""
+
+    leases: Sequence[PartitionLease]
+    """What it holds now."""
+    lacking: Lacking
+
+
 class Partitions(Protocol):
     """How far quota's partitions have been read, and which replica reads them."""
 
-    async def balance(self, replica: str, now_us: int, lease_us: int) -> Sequence[PartitionLease]:
-        """Says that `replica` is alive for `lease_us` more, gives up and takes partitions; answers those it holds now.
+    async def balance(self, replica: str, now_us: int, lease_us: int) -> Balance:
+        """Says that `replica` is alive for `lease_us` more, gives up and takes partitions; answers what it holds now.
 
         Never waits for another transaction: what is locked changes hands at a later time.
         """

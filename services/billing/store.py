@@ -159,7 +159,7 @@ class Subscriptions(Protocol):
         """Says what a scheduled change turns out to be."""
 
     async def set_change_subscription(self, change_id: str, subscription_id: str) -> None:
-        """Says which new subscription a change began."""
+        """Says which new subscription a change began, or is to come in."""
 
     async def terms_before(self, subscription_id: str, moment_us: int) -> Terms | None:
         """The terms that a subscription had just before a time, by its history."""

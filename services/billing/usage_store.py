@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from services.billing.domain.ledger import LedgerEntry
 from services.billing.domain.prices import ProviderCost
 from services.billing.domain.rollups import Sums
-from services.billing.domain.usage_query import GroupKey, Totals, UsageQuery, UsageRow
-
-Group = Literal["day", "provider", "model", "served_credential_mode"]
-"""What sums are told apart by. Days are UTC's, by their starts in microseconds since 1970."""
+from services.billing.domain.usage_query import CostItem, GroupKey, Totals, UsageQuery, UsageRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +28,18 @@ class Span(NamedTuple):
     """Exclusive."""
 
 
-class RollupRow(NamedTuple):
-    """The sums of one group, by what its sessions count as."""
+class CostItems(NamedTuple):
+    """The dearest of a period's items, and what the others come to."""
 
-    group: tuple[int | str, ...]
-    """In the order of the groups that were asked for."""
+    items: Sequence[CostItem]
+    others: int
+    """How many more there are."""
+    others_totals: Totals
+
+
+class RollupRow(NamedTuple):
+    """The sums of sessions that count as one mode."""
+
     credential_mode: int
     sums: Sums
 
@@ -68,8 +72,20 @@ class Rollups(Protocol):
         """Counted sessions of a period by the start of their day of UTC, both in microseconds since 1970."""
         ...
 
-    async def read(self, wanted: RollupFilter, groups: Sequence[Group]) -> Sequence[RollupRow]:
-        """Sums by groups and credential mode, in no order."""
+    async def read(self, wanted: RollupFilter) -> Sequence[RollupRow]:
+        """Sums by credential mode, in no order."""
+        ...
+
+    async def costs(self, account_id: str, period_start_us: int, limit: int) -> CostItems:
+        """A period by provider, model and credentials, the dearest first.
+
+        Of those that cost the same, which is so of all managed ones, those of the most sessions come first.
+
+        Args:
+            account_id: the account.
+            period_start_us: the start of the period, in microseconds since 1970.
+            limit: how many items at most.
+        """
         ...
 
     async def totals(self, query: UsageQuery, span: Span, sums_max: int) -> Totals | None:

@@ -185,6 +185,15 @@ def test_webhooks_are_limited(free: Customer) -> None:
     assert (code, info.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "WEBHOOK_LIMIT_EXCEEDED")
 
 
+def test_60_webhooks_a_minute_can_be_asked_for(free: Customer) -> None:
+    for _ in range(60):
+        made = webhook(free).webhook
+        free.call(free.target.alerts.DeleteWebhook, pb.DeleteWebhookRequest(webhook_id=made.webhook_id))
+    code, info = refusal(lambda: webhook(free))
+
+    assert (code, info.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "ALERT_RATE_LIMITED")
+
+
 def test_60_alerts_a_minute_can_be_sent(free: Customer) -> None:
     for place in range(60):
         send(free, message=str(place))

@@ -130,6 +130,17 @@ def test_a_contract_to_come_is_told_as_it_turns_out(hobbyist: Customer) -> None:
     assert contract.effective_time == found.subscription.period_end_time
 
 
+def test_a_contract_to_come_goes_over_to_the_subscription_that_begins(free: Customer) -> None:
+    agreed = put(free, later(free, 2, plan_id="professional", price=usd(300)))
+    begun = change(free, "starter")
+    listed = free.call(free.target.subscriptions.GetSubscription, pb.GetSubscriptionRequest()).changes
+
+    assert begun.subscription.subscription_id != agreed.subscription.subscription_id
+    (pending,) = [one for one in listed if one.change_id == agreed.change.change_id]
+    assert pending.state == pb.CHANGE_STATE_PENDING
+    assert pending.subscription_id == begun.subscription.subscription_id
+
+
 def test_a_contract_drops_what_is_pending(hobbyist: Customer) -> None:
     hobbyist.call(hobbyist.target.subscriptions.CancelSubscription, pb.CancelSubscriptionRequest())
     answered = put(hobbyist, pb.Contract(plan_id="hobbyist", session_limit=300))

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 from typing import Any, Final, TypeVar, cast
 
 from services.billing.adapters.quota_client import QuotaClient
-from services.billing.domain.leases import LeaseState, share
+from services.billing.domain.leases import LeaseState, lacking, share
 from services.billing.domain.ledger import LedgerEntry, PartitionLease, PositionedEntry
-from services.billing.ledger_store import LedgerInsert
+from services.billing.ledger_store import Balance, LedgerInsert
 from services.billing.service.booking import Booking
 from services.billing.service.context import Context
 from services.billing.service.reader import SessionEventReader
@@ -60,11 +60,11 @@ class Partitions:
         self._books = books
         self.news: dict[int, PartitionLease] = {}
 
-    async def balance(self, replica: str, now_us: int, lease_us: int) -> Sequence[PartitionLease]:
+    async def balance(self, replica: str, now_us: int, lease_us: int) -> Balance:
         """Shares the partitions as the shipped store does."""
         books, end_us = self._books, now_us + lease_us
         books.alive[replica] = end_us
-        alive = [name for name, until_us in books.alive.items() if until_us > now_us]
+        alive = {name: until_us for name, until_us in books.alive.items() if until_us > now_us}
         shares = share(tuple(books.states.values()), alive, replica, now_us)
         for part in (*shares.keep, *shares.take):
             changes_hands = part in shares.take
@@ -73,7 +73,8 @@ class Partitions:
             books.leases[part] = books.leases[part]._replace(fence=fence)
         for part in shares.give:
             books.states[part] = books.states[part]._replace(owner="", end_us=0)
-        return [books.leases[part] for part, state in books.states.items() if state.owner == replica]
+        held = [books.leases[part] for part, state in books.states.items() if state.owner == replica]
+        return Balance(held, lacking(tuple(books.states.values()), alive, replica, now_us, held=len(held)))
 
     async def advance(self, leases: Sequence[PartitionLease], end_us: int) -> bool:
         """Stores how far partitions have been read; False where another reader has one since."""

@@ -16,11 +16,11 @@ from flowstack_protos.quota.v1 import quota_service_pb2 as pb
 from flowstack_protos.quota.v1 import quota_service_pb2_grpc
 from flowstack_protos.type.v1 import type_pb2
 
-from services.billing.convert.values import time_to_proto, us_from_proto
 from services.billing.domain.ledger import PARTITIONS, partition_of
 from services.shared.errors import FlowStackError, Reason
 from services.shared.periods import period_at
 from services.shared.status import abort
+from services.shared.times import time_to_proto, us_from_proto
 
 COMMITTED, RELEASED, EXPIRED = 1, 2, 3
 BYOK, MANAGED = type_pb2.CREDENTIAL_MODE_BYOK, type_pb2.CREDENTIAL_MODE_MANAGED

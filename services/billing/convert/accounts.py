@@ -5,12 +5,12 @@ from __future__ import annotations
 from flowstack_protos.billing.v1 import account_service_pb2 as pb
 
 from services.billing.convert.subscriptions import subscription_to_proto
-from services.billing.convert.values import optional_time_to_proto, time_to_proto, us_from_proto
 from services.billing.domain.model import Account, AccountState, ApiKey
 from services.billing.service.accounts import CreatedAccount, NewAccount
 from services.billing.service.api_keys import RotatedKey
 from services.billing.service.subscriptions import Standing
 from services.billing.store import AccountFilter, KeyOwner
+from services.shared.times import optional_time_to_proto, time_to_proto, us_from_proto
 
 
 def new_account_from_proto(request: pb.CreateAccountRequest) -> NewAccount:

@@ -8,13 +8,7 @@ from flowstack_protos.billing.v1 import alert_service_pb2 as pb
 from flowstack_protos.billing.v1 import budget_pb2
 
 from services.billing.alert_store import AlertFilter
-from services.billing.convert.values import (
-    micro_from_money,
-    money_to_proto,
-    optional_time_to_proto,
-    time_to_proto,
-    us_from_proto,
-)
+from services.billing.convert.money import micro_from_money, money_to_proto
 from services.billing.domain.alerts import (
     AlertKind,
     AlertSettings,
@@ -28,6 +22,7 @@ from services.billing.domain.webhooks import Delivery, DeliveryState, Webhook, W
 from services.billing.service.alert_settings import SettingsChange, UpdatedSettings
 from services.billing.service.alert_watching import WatchedAlert
 from services.billing.service.alerts import AlertView, OwnAlert
+from services.shared.times import optional_time_to_proto, time_to_proto, us_from_proto
 
 
 def kinds_from_proto(kinds: Iterable[int]) -> tuple[AlertKind, ...]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from flowstack_protos.billing.v1 import audit_service_pb2 as pb
 
-from services.billing.convert.values import time_to_proto, us_from_proto
 from services.billing.domain.audit import ActorKind, AuditEvent
 from services.billing.invoice_store import AuditFilter
+from services.shared.times import time_to_proto, us_from_proto
 
 
 def filter_from_proto(request: pb.ListAuditEventsRequest, account_id: str) -> AuditFilter:

@@ -7,13 +7,7 @@ from collections.abc import Iterator
 from flowstack_protos.billing.v1 import invoice_pb2
 from flowstack_protos.billing.v1 import invoice_service_pb2 as pb
 
-from services.billing.convert.values import (
-    micro_from_money,
-    money_to_proto,
-    optional_time_to_proto,
-    time_to_proto,
-    us_from_proto,
-)
+from services.billing.convert.money import micro_from_money, money_to_proto
 from services.billing.domain.invoices import (
     CreditNote,
     CreditNoteLine,
@@ -25,6 +19,7 @@ from services.billing.domain.invoices import (
 from services.billing.invoice_store import InvoiceFilter
 from services.billing.service.corrections import CorrectedInvoice
 from services.billing.service.invoices import Document, InvoicePreview, InvoiceView
+from services.shared.times import optional_time_to_proto, time_to_proto, us_from_proto
 
 CHUNK_BYTES = 64 * 1024
 """The most that one message of a download carries, by the contract."""

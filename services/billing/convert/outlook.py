@@ -5,14 +5,16 @@ from __future__ import annotations
 from flowstack_protos.billing.v1 import usage_service_pb2 as pb
 from google.type import money_pb2
 
+from services.billing.convert.money import money_to_proto
 from services.billing.convert.usage_history import totals_to_proto
-from services.billing.convert.values import money_to_proto, optional_time_to_proto, time_to_proto
 from services.billing.domain.advice import Recommendation
 from services.billing.domain.estimates import Estimate
 from services.billing.domain.forecast import ForecastPoint
 from services.billing.domain.forecast_model import COVERAGE
 from services.billing.domain.usage import days_left, percentage
-from services.billing.service.outlook import CostAnalysis, CostEstimates, CostItem, Outlook
+from services.billing.domain.usage_query import CostItem
+from services.billing.service.outlook import CostAnalysis, CostEstimates, Outlook
+from services.shared.times import optional_time_to_proto, time_to_proto
 
 INT32_MAX = 2**31 - 1
 
@@ -77,8 +79,10 @@ def analysis_to_proto(analysis: CostAnalysis) -> pb.CostAnalysis:
         provider_cost=money_to_proto(outlook.provider_cost.known_micro),
         unpriced_sessions=outlook.provider_cost.unpriced_sessions,
         estimated_monthly_cost=money_to_proto(outlook.costs_micro[0]),
-        items=map(_item_to_proto, analysis.items),
+        items=map(_item_to_proto, analysis.items.items),
         recommendations=map(_recommendation_to_proto, analysis.recommendations),
+        other_items=analysis.items.others,
+        other_items_totals=totals_to_proto(analysis.items.others_totals) if analysis.items.others else None,
     )
 
 

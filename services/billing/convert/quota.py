@@ -6,10 +6,10 @@ import orjson
 from flowstack_protos.quota.v1 import quota_service_pb2 as pb
 from flowstack_protos.type.v1 import type_pb2
 
-from services.billing.convert.values import optional_time_to_proto, time_to_proto, us_from_duration, us_from_proto
 from services.billing.domain.entitlements import Block, Entitlement, EntitlementTerm
 from services.billing.domain.ledger import EventBatch, LedgerEntry, PositionedEntry, Watermark
 from services.billing.domain.usage import QuotaReading
+from services.shared.times import optional_time_to_proto, time_to_proto, us_from_duration, us_from_proto
 
 
 def entitlement_to_proto(entitlement: Entitlement) -> pb.Entitlement:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from flowstack_protos.billing.v1 import usage_service_pb2 as pb
 
-from services.billing.convert.values import optional_time_to_proto
 from services.billing.domain.reconciliation import Drift
 from services.billing.service.reconciliation import Reconciliation
+from services.shared.times import optional_time_to_proto
 
 
 def reconciliation_to_proto(found: Reconciliation) -> pb.ReconcileUsageResponse:

@@ -8,19 +8,14 @@ from flowstack_protos.billing.v1 import plan_pb2
 from flowstack_protos.billing.v1 import subscription_service_pb2 as pb
 
 from services.billing.convert.invoices import invoice_to_proto
-from services.billing.convert.values import (
-    micro_from_money,
-    money_to_proto,
-    optional_time_to_proto,
-    time_to_proto,
-    us_from_proto,
-)
+from services.billing.convert.money import micro_from_money, money_to_proto
 from services.billing.domain.catalogue import Offer, Plan
 from services.billing.domain.contracts import ContractWish
 from services.billing.domain.entitlements import EntitlementStatus
 from services.billing.domain.model import Contract, SubscriptionChange, SupportLevel, Terms
 from services.billing.service.subscriptions import ChangeAnswer, PlansPage, Standing, SubscriptionView
 from services.shared.periods import period_at
+from services.shared.times import optional_time_to_proto, time_to_proto, us_from_proto
 
 
 def plan_to_proto(plan: Plan) -> plan_pb2.Plan:

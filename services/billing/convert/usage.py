@@ -5,8 +5,9 @@ from __future__ import annotations
 from flowstack_protos.billing.v1 import usage_service_pb2 as pb
 
 from services.billing.convert.alerts import standing_to_proto
-from services.billing.convert.values import money_to_proto, time_to_proto
+from services.billing.convert.money import money_to_proto
 from services.billing.domain.usage import Usage
+from services.shared.times import time_to_proto
 
 
 def usage_to_proto(usage: Usage) -> pb.Usage:

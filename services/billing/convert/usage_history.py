@@ -7,13 +7,13 @@ from flowstack_protos.billing.v1 import usage_service_pb2 as pb
 from flowstack_protos.type.v1 import type_pb2
 from google.protobuf.duration_pb2 import Duration
 
-from services.billing.convert.values import money_to_proto, optional_time_to_proto, time_to_proto, us_from_proto
+from services.billing.convert.money import money_to_proto
 from services.billing.domain.ledger import EventType, LedgerEntry
 from services.billing.domain.rollups import label_text
 from services.billing.domain.usage_query import Dimension, Granularity, Totals, UsageQuery, UsageRow
 from services.billing.ledger_store import SessionFilter
 from services.billing.service.usage_history import Sessions, UsageRows
-from services.shared.times import MICRO
+from services.shared.times import MICRO, optional_time_to_proto, time_to_proto, us_from_proto
 
 _EVENTS = {
     type_pb2.SESSION_STATE_COMMITTED: EventType.COMMITTED,

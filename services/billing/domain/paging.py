@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from services.shared import paging
-from services.shared.paging import PAGE_SIZE_DEFAULT
-
-__all__ = ["PAGE_SIZE_DEFAULT", "PageTokens", "Position"]
 
 Position = tuple[int, str]
 """The place of the last row of a page, in the list's own order: a number, then an id."""

@@ -86,7 +86,7 @@ class Outcome:
     dropped: list[str] = field(default_factory=list)
     """Changes that never will."""
     started: dict[str, str] = field(default_factory=dict)
-    """Of changes that began a new subscription: which one."""
+    """Of changes that began a new subscription, and of those to come that it took over: which one."""
     unasked: list[SubscriptionChange] = field(default_factory=list)
     """Changes that nobody asked for: a contract ended."""
 
@@ -313,6 +313,8 @@ def _succeed(
         changed.contract,
     )
     outcome.started[change_id] = outcome.subscription.subscription_id
+    # What is to come will be part of the new one's history, not of the old one's.
+    outcome.started |= dict.fromkeys(_change_ids(changed.schedule), outcome.subscription.subscription_id)
     _charge_period(outcome, change_id)
 
 

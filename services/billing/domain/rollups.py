@@ -22,6 +22,11 @@ _COUNTED: Final[dict[int, tuple[int, int, int]]] = {
 KeyT = TypeVar("KeyT", bound=Hashable)
 
 
+def hour_of(time_us: int) -> int:
+    """The start of the hour that a time is in; the hours of a period begin with the one that it begins in."""
+    return time_us - time_us % HOUR_US
+
+
 class Sums(NamedTuple):
     """What sessions add up to."""
 
@@ -93,7 +98,7 @@ def rolled_up(entries: Iterable[LedgerEntry]) -> Rollup:
     for entry in entries:
         key = (
             entry.account_id,
-            entry.reserve_us - entry.reserve_us % HOUR_US,
+            hour_of(entry.reserve_us),
             entry.period_start_us,
             entry.served_provider,
             entry.served_model,

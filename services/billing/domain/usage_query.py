@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Final, NamedTuple
 
-from services.billing.domain.ledger import CredentialMode
 from services.billing.domain.rollups import HOUR_US, Sums
 from services.billing.domain.usage import DAY_US
 from services.shared.errors import invalid_request
@@ -69,13 +68,20 @@ class Totals(NamedTuple):
     byok: int = 0
     sums: Sums = Sums()
 
-    def plus(self, credential_mode: int, sums: Sums) -> Totals:
-        """With the sums of sessions that count as one mode."""
-        return Totals(
-            self.managed + (sums.committed if credential_mode == CredentialMode.MANAGED else 0),
-            self.byok + (sums.committed if credential_mode == CredentialMode.BYOK else 0),
-            self.sums.plus(sums),
-        )
+    def minus(self, other: Totals) -> Totals:
+        """Without what others add."""
+        left = Sums(*map(int.__sub__, self.sums, other.sums))
+        return Totals(self.managed - other.managed, self.byok - other.byok, left)
+
+
+@dataclass(frozen=True, slots=True)
+class CostItem:
+    """What one provider and model cost in a period."""
+
+    provider: str
+    model: str
+    credential_mode: int
+    totals: Totals
 
 
 class GroupKey(NamedTuple):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Final, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
 from services.billing.alert_store import AlertFilter
 from services.billing.domain.alerts import Alert, AlertKind, AlertSeverity
 from services.billing.domain.ledger import partition_of
 from services.billing.domain.webhooks import Delivery
 from services.billing.service.alerting import new_alert_id
+from services.billing.service.call_rates import count_call
 from services.billing.service.context import Context
 from services.billing.service.open_account import OpenAccount
 from services.billing.service.paging import Page, PageRequest, read_page
@@ -20,9 +20,6 @@ from services.billing.service.requests import Request, answer_once
 from services.billing.service.webhooks import demand_webhooks
 from services.billing.store import Transaction
 from services.shared.errors import FlowStackError, Reason, invalid_request
-
-CALLS_PER_MINUTE: Final = 60
-MINUTE_US: Final = 60_000_000
 
 
 class AlertView(NamedTuple):
@@ -103,7 +100,7 @@ class AlertService:
 
     async def _send(self, transaction: Transaction, own: OwnAlert, now_us: int) -> AlertView:
         account_id = own.account_id
-        await _count_call(transaction, account_id, "SendAlert", now_us)
+        await count_call(transaction, account_id, "SendAlert", now_us, "alerts can be sent")
         await demand_webhooks(transaction, account_id, own.webhook_ids)
         settings = await transaction.alerts.settings(account_id)
         sinks = [sink.webhook_id for sink in settings.sinks if sink.takes(AlertKind.CUSTOM)]
@@ -144,7 +141,7 @@ class AlertService:
                     Reason.ALERT_NOT_FOUND, "The account has no such alert. ListAlerts shows those that it has."
                 )
             await demand_webhooks(transaction, account_id, [webhook_id] if webhook_id else [])
-            await _count_call(transaction, account_id, "RedeliverAlert", opened.now_us)
+            await count_call(transaction, account_id, "RedeliverAlert", opened.now_us, "alerts can be sent")
             went_to = {d.webhook_id for d in await transaction.webhooks.deliveries(account_id, [alert_id])}
             wanted = {webhook_id} if webhook_id else await transaction.webhooks.existing(account_id, went_to)
             await transaction.webhooks.redeliver(alert, wanted, opened.now_us)
@@ -161,19 +158,6 @@ async def views_of(transaction: Transaction, account_id: str, alerts: Sequence[A
     for delivery in await transaction.webhooks.deliveries(account_id, deliveries.keys()):
         deliveries[delivery.alert_id].append(delivery)
     return [AlertView(alert, tuple(deliveries[alert.alert_id])) for alert in alerts]
-
-
-async def _count_call(transaction: Transaction, account_id: str, method: str, now_us: int) -> None:
-    """Refuses more than 60 calls in any 60 s. The account is locked, so that none is miscounted."""
-    times = [time_us for time_us in await transaction.alerts.calls(account_id, method) if time_us > now_us - MINUTE_US]
-    if len(times) >= CALLS_PER_MINUTE:
-        wait_us = times[0] + MINUTE_US - now_us
-        raise FlowStackError(
-            Reason.ALERT_RATE_LIMITED,
-            f"At most {CALLS_PER_MINUTE} alerts a minute can be sent. Try again in {-(-wait_us // 1_000_000)} s.",
-            retry_after=timedelta(microseconds=wait_us),
-        )
-    await transaction.alerts.put_calls(account_id, method, [*times, now_us])
 
 
 def _check_object(text: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from typing import Final
 
+from services.billing.alert_store import AtOnce, Receiver
 from services.billing.domain.alerts import Alert
 from services.billing.domain.webhooks import (
     AttemptResult,
@@ -30,6 +31,9 @@ AT_ONCE: Final = 64
 
 AT_ONCE_OF_ACCOUNT: Final = 4
 """Of these of one account: slow receivers of one must not keep others' alerts waiting."""
+
+AT_ONCE_OF_WEBHOOK: Final = 2
+"""Of these to one webhook: a receiver that hangs must not keep the account's other webhooks waiting."""
 
 LEASE_US: Final = 60_000_000
 """How long a delivery is in a replica's hands; several times as long as an attempt may take."""
@@ -58,7 +62,7 @@ class DeliveryDispatcher:
         self._signer = signer
         self._jitter = backoff.jitter
         self._log = get_logger()
-        self._running: dict[asyncio.Task[None], str] = {}
+        self._running: dict[asyncio.Task[None], Receiver] = {}
 
     async def run_once(self) -> bool:
         """Takes in hand what is due, then waits until something may be due again. Always True."""
@@ -68,7 +72,7 @@ class DeliveryDispatcher:
         taken = await self._claim(room) if room else []
         for delivery in taken:
             task = asyncio.create_task(self._try(delivery))
-            self._running[task] = delivery.account_id
+            self._running[task] = Receiver(delivery.account_id, delivery.webhook_id)
             task.add_done_callback(self._finished)
         if not taken:
             await self._wait()
@@ -87,13 +91,14 @@ class DeliveryDispatcher:
 
     async def _claim(self, room: int) -> list[Delivery]:
         now_us, busy = self._context.clock.now_us(), Counter(self._running.values())
+        at_once = AtOnce(AT_ONCE_OF_ACCOUNT, AT_ONCE_OF_WEBHOOK)
         taken = await self._context.store.transact(
-            lambda transaction: transaction.webhooks.claim(now_us, LEASE_US, room, busy, AT_ONCE_OF_ACCOUNT)
+            lambda transaction: transaction.webhooks.claim(now_us, LEASE_US, room, busy, at_once)
         )
         return list(taken)
 
     async def _wait(self) -> None:
-        # Due ones that wait for room of their account are called for when one of its attempts has ended.
+        # Due ones that wait for room of their account or webhook are called for when one of its attempts has ended.
         now_us = self._context.clock.now_us()
         next_us = await self._context.store.transact(lambda transaction: transaction.webhooks.next_due_us(now_us))
         wait_s = IDLE_S if next_us is None else min(IDLE_S, (next_us - now_us) / 1e6)

@@ -23,12 +23,11 @@ from services.billing.domain.model import Subscription, SubscriptionState
 from services.billing.domain.prices import ProviderCost, Rates
 from services.billing.domain.renewal import final_end_us, terms_at
 from services.billing.domain.usage import QuotaReading, percentage
-from services.billing.domain.usage_query import Totals
 from services.billing.prices import ListedModel
 from services.billing.service.context import Context
 from services.billing.service.usage import UsageService, project
 from services.billing.store import Transaction
-from services.billing.usage_store import RollupFilter
+from services.billing.usage_store import CostItems
 from services.shared.errors import FlowStackError, Reason
 
 ITEMS_MAX: Final = 100
@@ -61,22 +60,12 @@ class Outlook:
 
 
 @dataclass(frozen=True, slots=True)
-class CostItem:
-    """What one provider and model cost in the period."""
-
-    provider: str
-    model: str
-    credential_mode: int
-    totals: Totals
-
-
-@dataclass(frozen=True, slots=True)
 class CostAnalysis:
     """A period's costs and what to do about them."""
 
     outlook: Outlook
     usage_percentage: float
-    items: tuple[CostItem, ...]
+    items: CostItems
     recommendations: tuple[Recommendation, ...]
 
 
@@ -129,7 +118,7 @@ class OutlookService:
 
         async def read(transaction: Transaction) -> CostAnalysis:
             outlook = await self._outlook(transaction, account_id, quota)
-            items = await _items(transaction, account_id, quota.period_start_us)
+            items = await transaction.rollups.costs(account_id, quota.period_start_us, ITEMS_MAX)
             share = percentage(quota.sessions_committed, quota.session_limit)
             return CostAnalysis(outlook, share, items, tuple(self._advice(outlook)))
 
@@ -217,16 +206,3 @@ def workload_of(sessions: int, provider: str, model: str, tokens: int, output_to
     return Workload(
         sessions, provider, model, tokens, tokens // OUTPUT_SHARE if output_tokens is None else output_tokens
     )
-
-
-async def _items(transaction: Transaction, account_id: str, period_start_us: int) -> tuple[CostItem, ...]:
-    wanted = RollupFilter(account_id, period_start_us=period_start_us)
-    found: dict[tuple[str, str, int], Totals] = {}
-    for row in await transaction.rollups.read(wanted, ("provider", "model", "served_credential_mode")):
-        provider, model, mode = row.group
-        key = (str(provider), str(model), int(mode))
-        found[key] = found.get(key, Totals()).plus(row.credential_mode, row.sums)
-    items = [CostItem(*key, totals) for key, totals in found.items()]
-    # Of sessions that cost the same, which is so of all managed ones, those of the most sessions come first.
-    items.sort(key=lambda item: (-item.totals.sums.cost_micro, -item.totals.sums.committed, item.provider, item.model))
-    return tuple(items[:ITEMS_MAX])

@@ -8,7 +8,8 @@ from typing import Final, Generic, TypeVar
 
 import msgspec
 
-from services.billing.domain.paging import PAGE_SIZE_DEFAULT, PageTokens, Position
+from services.billing.domain.paging import PageTokens, Position
+from services.shared.paging import PAGE_SIZE_DEFAULT
 
 PAGE_BYTES_MAX: Final = 2 * 1024 * 1024
 """What a page's items may come to, about: half of what a gRPC client takes unless it is told otherwise."""

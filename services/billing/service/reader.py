@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Final
 
+from services.billing.domain.leases import Lacking, next_look_us
 from services.billing.domain.ledger import EventBatch, PartitionLease, PositionedEntry, Watermark, advanced
-from services.billing.ledger_store import LedgerInsert
+from services.billing.ledger_store import Balance, LedgerInsert
 from services.billing.service.booking import Booking
 from services.billing.service.context import Context
 from services.billing.service.dispatcher import EntitlementDispatcher
@@ -25,9 +26,6 @@ ENTRIES_AT_ONCE: Final = 2_000
 
 BATCHES_WAITING_MAX: Final = 64
 """What quota sends beyond these batches waits in the connection."""
-
-ROUNDS_IN_LEASE: Final = 3
-"""How often a replica says within the time of a lease that it is alive: two such messages may fail."""
 
 MICRO: Final = 1_000_000
 
@@ -72,9 +70,10 @@ class SessionEventReader:
         """
         self._unwritten.clear()
         await self._booking.book_strays()
-        self._held = {lease.partition: lease for lease in await self._balance()}
+        leases, lack = await self._balance()
+        self._held = {lease.partition: lease for lease in leases}
         waiting: asyncio.Queue[_Item] = asyncio.Queue(BATCHES_WAITING_MAX)
-        rounds = asyncio.create_task(self._until_shared_anew(waiting))
+        rounds = asyncio.create_task(self._until_shared_anew(waiting, lack))
         try:
             return await self._follow(waiting)
         except FlowStackError as error:
@@ -93,18 +92,20 @@ class SessionEventReader:
         except FlowStackError as error:
             self._log.warning("leases_not_released", reason=error.reason.value)
 
-    async def _balance(self) -> Sequence[PartitionLease]:
+    async def _balance(self) -> Balance:
         now_us = self._context.clock.now_us()
         return await self._context.store.transact(
             lambda transaction: transaction.partitions.balance(self._replica, now_us, self._lease_us)
         )
 
-    async def _until_shared_anew(self, waiting: asyncio.Queue[_Item]) -> None:
+    async def _until_shared_anew(self, waiting: asyncio.Queue[_Item], lack: Lacking) -> None:
         """Says that this replica is alive; ends the reading at the next batch where the partitions are others."""
+        looks = 0
         while self._context.store.shared:
-            await asyncio.sleep(self._lease_us / MICRO / ROUNDS_IN_LEASE)
+            await asyncio.sleep(next_look_us(lack, self._context.clock.now_us(), self._lease_us, looks) / MICRO)
+            looks += 1
             try:
-                leases = await self._balance()
+                leases, lack = await self._balance()
                 await self._booking.book_strays()
             except Exception as error:  # raised again where the batches are taken in
                 await waiting.put(error)

@@ -210,7 +210,7 @@ class ReconciliationService:
             for account_id, quota in quotas.items():
                 period_us = 0 if quota is None else quota.period_start_us
                 counts = await transaction.ledger.counts(account_id, period_us)
-                rolled = await transaction.rollups.read(RollupFilter(account_id, period_start_us=period_us), ())
+                rolled = await transaction.rollups.read(RollupFilter(account_id, period_start_us=period_us))
                 found[account_id] = _Counts(
                     counts, with_pending(counts, account_id, period_us, iter(missing)), _counts_of(rolled)
                 )

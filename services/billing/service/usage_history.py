@@ -7,7 +7,7 @@ from dataclasses import astuple, dataclass
 from typing import Final
 
 from services.billing.domain.ledger import LedgerEntry, partition_of
-from services.billing.domain.paging import PAGE_SIZE_DEFAULT, Position
+from services.billing.domain.paging import Position
 from services.billing.domain.usage_query import (
     ADVANCED_ANALYTICS,
     Totals,
@@ -27,6 +27,7 @@ from services.billing.service.paging import Page, PageRequest, page_of
 from services.billing.store import Transaction
 from services.billing.usage_store import Span
 from services.shared.errors import FlowStackError, Reason, invalid_request
+from services.shared.paging import PAGE_SIZE_DEFAULT
 from services.shared.periods import period_at
 
 ROWS_DEFAULT: Final = 500

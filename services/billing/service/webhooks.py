@@ -10,6 +10,7 @@ from services.billing.domain.audit import NOTHING, Action, Actor
 from services.billing.domain.facts import facts_of_alert_settings, facts_of_webhook
 from services.billing.domain.ids import new_id
 from services.billing.domain.webhooks import SECRET_BYTES, WEBHOOKS_MAX, Webhook, WebhookFormat
+from services.billing.service.call_rates import count_call
 from services.billing.service.context import Context
 from services.billing.service.open_account import OpenAccount
 from services.billing.service.paging import Page, PageRequest, read_page
@@ -44,11 +45,18 @@ class WebhookService:
         """Creates a webhook.
 
         Raises:
-            FlowStackError: ACCOUNT_NOT_FOUND, ACCOUNT_DELETED, WEBHOOK_LIMIT_EXCEEDED; INVALID_REQUEST for an address
-                that the operator does not allow.
+            FlowStackError: ACCOUNT_NOT_FOUND, ACCOUNT_DELETED, WEBHOOK_LIMIT_EXCEEDED, ALERT_RATE_LIMITED;
+                INVALID_REQUEST for an address that the operator does not allow.
         """
-        # Before the look-up, which takes more; below once more, with the account locked.
-        await self._context.store.transact(lambda transaction: _demand_room(transaction, account_id))
+
+        async def admit(transaction: Transaction) -> None:
+            await transaction.accounts.lock(account_id)
+            await _demand_room(transaction, account_id)
+            now_us = self._context.clock.now_us()
+            await count_call(transaction, account_id, "CreateWebhook", now_us, "webhooks can be asked for")
+
+        # Before the look-up, which takes more and leaves this machine; room is demanded below once more.
+        await self._context.store.transact(admit)
         redacted = await self._sender.check(account_id, url, form)
         action = Action(actor, "AlertService.CreateWebhook")
         secret = self._new_secret() if form is WebhookFormat.STANDARD else Secret("")

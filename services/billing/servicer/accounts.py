@@ -9,13 +9,14 @@ from flowstack_protos.billing.v1 import account_service_pb2 as pb
 from flowstack_protos.billing.v1.account_service_pb2_grpc import AccountServiceServicer
 
 from services.billing.convert import accounts as convert
-from services.billing.convert.values import us_from_duration, us_from_proto
 from services.billing.service.accounts import AccountService
 from services.billing.service.api_keys import ApiKeyService
 from services.billing.service.paging import PageRequest
-from services.billing.servicer.caller import account_of_call, actor_of_call
+from services.billing.servicer.caller import actor_of_call
+from services.shared.auth import account_of_call
 from services.shared.clock import Clock
 from services.shared.secret import Secret
+from services.shared.times import us_from_duration, us_from_proto
 
 Context = grpc.aio.ServicerContext
 

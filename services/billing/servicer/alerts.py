@@ -11,16 +11,17 @@ from flowstack_protos.billing.v1 import alert_service_pb2 as pb
 from flowstack_protos.billing.v1.alert_service_pb2_grpc import AlertServiceServicer
 
 from services.billing.convert import alerts as convert
-from services.billing.convert.values import us_from_duration
 from services.billing.service.alert_settings import AlertSettingsService
 from services.billing.service.alert_watching import AlertWatchService
 from services.billing.service.alerts import AlertService
 from services.billing.service.paging import PageRequest
 from services.billing.service.webhooks import WebhookService
-from services.billing.servicer.caller import account_of_call, actor_of_call
+from services.billing.servicer.caller import actor_of_call
 from services.billing.servicer.streams import StreamLimit
+from services.shared.auth import account_of_call
 from services.shared.clock import Clock
 from services.shared.errors import FlowStackError, Reason
+from services.shared.times import us_from_duration
 
 Context = grpc.aio.ServicerContext
 

@@ -11,7 +11,7 @@ from flowstack_protos.billing.v1.audit_service_pb2_grpc import AuditServiceServi
 from services.billing.convert import audit as convert
 from services.billing.service.audit import AuditService
 from services.billing.service.paging import PageRequest
-from services.billing.servicer.caller import account_or_all
+from services.shared.auth import account_or_all
 
 Context = grpc.aio.ServicerContext
 

@@ -1,4 +1,4 @@
-"""Whose account a call is about, and who makes it."""
+"""Who makes a call."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from typing import Any, Final
 import grpc
 
 from services.billing.domain.audit import Actor, ActorKind
-from services.shared.auth import CallerKind, account_of_call, account_or_all, current_caller
-
-__all__ = ["account_of_call", "account_or_all", "actor_of_call"]
+from services.shared.auth import CallerKind, current_caller
 
 _TRACEPARENT: Final = re.compile("[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 

@@ -10,11 +10,12 @@ from flowstack_protos.billing.v1 import invoice_service_pb2 as pb
 from flowstack_protos.billing.v1.invoice_service_pb2_grpc import InvoiceServiceServicer
 
 from services.billing.convert import invoices as convert
-from services.billing.convert.values import us_from_proto
 from services.billing.service.corrections import Correction, CorrectionService
 from services.billing.service.invoices import InvoiceService
 from services.billing.service.paging import PageRequest
-from services.billing.servicer.caller import account_of_call, actor_of_call
+from services.billing.servicer.caller import actor_of_call
+from services.shared.auth import account_of_call
+from services.shared.times import us_from_proto
 
 Context = grpc.aio.ServicerContext
 

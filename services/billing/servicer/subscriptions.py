@@ -11,7 +11,8 @@ from flowstack_protos.billing.v1.subscription_service_pb2_grpc import Subscripti
 from services.billing.convert import subscriptions as convert
 from services.billing.service.paging import PageRequest
 from services.billing.service.subscriptions import SubscriptionService, Wish
-from services.billing.servicer.caller import account_of_call, actor_of_call
+from services.billing.servicer.caller import actor_of_call
+from services.shared.auth import account_of_call
 
 Context = grpc.aio.ServicerContext
 

@@ -19,17 +19,17 @@ from services.billing.convert.usage_history import (
     sessions_to_proto,
     usage_rows_to_proto,
 )
-from services.billing.convert.values import us_from_proto
 from services.billing.service.outlook import OutlookService, workload_of
 from services.billing.service.paging import PageRequest
 from services.billing.service.reconciliation import ReconciliationService
 from services.billing.service.usage import UsageService
 from services.billing.service.usage_history import UsageHistoryService
 from services.billing.service.watching import UsageWatchService
-from services.billing.servicer.caller import account_of_call, actor_of_call
+from services.billing.servicer.caller import actor_of_call
 from services.billing.servicer.streams import StreamLimit
-from services.shared.auth import CallerKind, current_caller
+from services.shared.auth import CallerKind, account_of_call, current_caller
 from services.shared.clock import Clock
+from services.shared.times import us_from_proto
 
 Context = grpc.aio.ServicerContext
 

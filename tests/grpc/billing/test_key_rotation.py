@@ -11,8 +11,8 @@ from flowstack_protos.billing.v1 import audit_service_pb2 as audit_pb
 from google.protobuf.duration_pb2 import Duration
 
 from services.billing.config import BillingSettings
-from services.billing.convert.values import time_to_proto
 from services.billing.domain.api_keys import ACTIVE_KEYS_MAX
+from services.shared.times import time_to_proto
 from tests.support.billing import ADMIN, BillingUnderTest, Customer, bearer, billing, failure_of, reason_of
 from tests.support.clock import DAY_US, ManualClock
 from tests.support.database import everything_in

@@ -96,6 +96,22 @@ async def test_an_analysis(
     assert managed.projected_sessions == cheaper.projected_sessions
 
 
+async def test_models_beyond_the_dearest_are_told_in_one_sum(
+    service: BillingUnderTest, customer: Customer, quota: FakeQuotaEvents
+) -> None:
+    for number in range(103):
+        outcome = served("gpt-4o" if number < 2 else f"own-{number:03}", BYOK)
+        await quota.resolve(customer.account_id, f"ses_{number}", mode=BYOK, outcome=outcome)
+    await quota.drained()
+    response = await service.usage.AnalyzeCosts(pb.AnalyzeCostsRequest(), metadata=customer.metadata)
+    found = response.cost_analysis
+    assert len(found.items) == 100
+    assert [found.items[place].model for place in (0, 1, 99)] == ["gpt-4o", "own-002", "own-100"]
+    others = found.other_items_totals
+    assert (found.other_items, others.sessions_committed, others.unpriced_sessions) == (2, 2, 2)
+    assert others.input_tokens == 2_000_000
+
+
 async def kinds_of_advice(service: BillingUnderTest, account_id: str) -> set[int]:
     request = pb.AnalyzeCostsRequest(account_id=account_id)
     found = await service.usage.AnalyzeCosts(request, metadata=ADMIN)
@@ -138,6 +154,7 @@ async def test_a_fresh_account(service: BillingUnderTest, customer: Customer) ->
     assert forecast.projected_sessions == 0
     analysis = await service.usage.AnalyzeCosts(pb.AnalyzeCostsRequest(), metadata=customer.metadata)
     assert list(analysis.cost_analysis.items) == []
+    assert not analysis.cost_analysis.HasField("other_items_totals")
     assert list(analysis.cost_analysis.recommendations) == [], "nothing is known yet of what would have fitted"
 
 

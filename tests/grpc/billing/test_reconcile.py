@@ -12,9 +12,9 @@ from sqlalchemy import text, update
 from services.billing.adapters.migrations.steps import OWNER
 from services.billing.adapters.sql.usage_tables import USAGE_PERIODS
 from services.billing.config import BillingSettings
-from services.billing.convert.values import time_to_proto
 from services.billing.domain.ledger import partition_of
 from services.shared.database.connect import engine_for
+from services.shared.times import time_to_proto
 from tests.support.billing import ADMIN, BillingUnderTest, billing, failure_of, reason_of
 from tests.support.clock import ManualClock
 from tests.support.database import connection_to, read_rows

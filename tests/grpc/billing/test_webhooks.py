@@ -87,6 +87,18 @@ def verify(secret: str, received: behaviours.Received) -> None:
         raise WebhookVerificationError
 
 
+async def test_addresses_that_are_refused_count_too(desk: Desk, clock: ManualClock) -> None:
+    for _ in range(60):
+        assert await reason_of(desk.create("https://10.0.0.1/")) == "INVALID_REQUEST"
+        clock.advance(0.5)
+    _, error = await failure_of(desk.create("https://127.0.0.1/"))
+    assert error.reason.value == "ALERT_RATE_LIMITED"
+    assert error.retry_after is not None
+    assert error.retry_after.total_seconds() == 30
+    clock.advance(30)
+    assert (await desk.create("https://127.0.0.1/")).webhook.webhook_id
+
+
 async def test_alerts_come_signed_in_the_standard_form(desk: Desk, receiver: Receiver, clock: ManualClock) -> None:
     created = await desk.create(receiver.url("/a?token=x"), display_name="pager")
     assert created.secret.startswith("whsec_")

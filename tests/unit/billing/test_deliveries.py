@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from services.billing.adapters.sql.database import Database
+from services.billing.alert_store import AtOnce, Receiver
 from services.billing.domain.alerts import Alert, AlertKind, AlertSeverity
 from services.billing.domain.webhooks import (
     RETRY_DELAYS_S,
@@ -45,9 +46,13 @@ async def add(database: Database, account_id: str, number: int, *webhook_ids: st
 
 
 async def claim(
-    database: Database, now_us: int, limit: int = 64, busy: dict[str, int] | None = None, each: int = 4
+    database: Database,
+    now_us: int,
+    limit: int = 64,
+    busy: dict[Receiver, int] | None = None,
+    at_once: AtOnce = AtOnce(4, 4),  # noqa: B008  # immutable
 ) -> list[Delivery]:
-    return list(await database.transact(lambda t: t.webhooks.claim(now_us, LEASE_US, limit, busy or {}, each)))
+    return list(await database.transact(lambda t: t.webhooks.claim(now_us, LEASE_US, limit, busy or {}, at_once)))
 
 
 async def finish(database: Database, delivery: Delivery, result: AttemptResult, state: DeliveryState) -> bool:
@@ -84,8 +89,23 @@ async def test_an_account_with_its_hands_full_is_passed_over(database: Database)
     await add(database, "acct_b", 1, "wh_2", now_us=100)
     first = await claim(database, SECOND_US, limit=8)
     assert [delivery.account_id for delivery in first] == ["acct_a"] * 4
-    (other,) = await claim(database, SECOND_US, limit=8, busy={"acct_a": 4})
+    (other,) = await claim(
+        database, SECOND_US, limit=8, busy={Receiver("acct_a", "wh_1"): 3, Receiver("acct_a", "wh_3"): 1}
+    )
     assert other.account_id == "acct_b"
+
+
+async def test_a_webhook_with_its_hands_full_keeps_the_accounts_others_not_waiting(database: Database) -> None:
+    for number in range(1, 9):
+        await add(database, "acct_a", number, "wh_hangs", now_us=number)
+    await add(database, "acct_a", 9, "wh_fine", now_us=100)
+    at_once = AtOnce(4, 2)
+    first = await claim(database, SECOND_US, limit=8, at_once=at_once)
+    assert [delivery.webhook_id for delivery in first] == ["wh_hangs"] * 2
+    # What waits for the one that hangs takes up no place in the next look.
+    busy = {Receiver("acct_a", "wh_hangs"): 2}
+    (other,) = await claim(database, SECOND_US, limit=1, busy=busy, at_once=at_once)
+    assert other.webhook_id == "wh_fine"
 
 
 async def test_asking_again_makes_what_waits_due_and_starts_what_ended_anew(database: Database) -> None:

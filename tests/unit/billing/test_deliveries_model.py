@@ -36,7 +36,7 @@ from services.billing.domain.webhooks import (
     WebhookFormat,
 )
 from services.billing.service.alerts import AlertService, OwnAlert
-from services.billing.service.deliveries import AT_ONCE_OF_ACCOUNT, LEASE_US, DeliveryDispatcher
+from services.billing.service.deliveries import AT_ONCE_OF_ACCOUNT, AT_ONCE_OF_WEBHOOK, LEASE_US, DeliveryDispatcher
 from services.billing.service.paging import PageRequest
 from services.billing.service.webhooks import OVERLAP_US, WebhookService
 from services.shared.background import Backoff
@@ -197,6 +197,8 @@ class World:
         self.open.append(attempt)
         held = Counter(one.account_id for one in self.open if one.replica == replica)
         assert max(held.values()) <= AT_ONCE_OF_ACCOUNT
+        to_webhook = Counter(one.key[1] for one in self.open if one.replica == replica)
+        assert max(to_webhook.values()) <= AT_ONCE_OF_WEBHOOK
         return attempt
 
     async def do(self, what: str, *details: Any) -> None:

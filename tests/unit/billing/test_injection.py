@@ -147,7 +147,7 @@ async def test_ids_of_that_text_find_nothing_of_others(database: Database) -> No
         assert (await transaction.entitlements.status(text)).revision == 0
         assert await transaction.rollups.provider_cost(text, 0) == (0, 0)
         assert await transaction.rollups.committed_since(text, 0) == 0
-        assert await transaction.rollups.read(RollupFilter(text), ()) == []
+        assert await transaction.rollups.read(RollupFilter(text)) == []
         for wanted in (
             UsageQuery(text, 0, 1, Granularity.DAY),
             *(UsageQuery(VICTIM, 0, 1, Granularity.DAY, **{name: text}) for name in ("provider", "model")),
@@ -196,7 +196,7 @@ async def test_text_of_every_kind_comes_back_as_it_was(database: Database) -> No
 
 async def test_a_replica_of_that_name_shares_and_no_more(database: Database) -> None:
     for text in CORPUS:
-        held = await database.transact(lambda t, x=text: t.partitions.balance(x, 1, 10))
+        held = (await database.transact(lambda t, x=text: t.partitions.balance(x, 1, 10))).leases
         assert len(held) == 64
         await database.transact(lambda t, x=text: t.partitions.release(x))
 

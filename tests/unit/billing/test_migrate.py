@@ -39,7 +39,7 @@ def entry(session_id: str) -> LedgerEntry:
 async def test_up_and_down_with_data(empty: str, capsys: pytest.CaptureFixture[str]) -> None:
     await go(empty)
     database = await open_database(empty)
-    held = await database.transact(lambda t: t.partitions.balance("replica", 1, 10))
+    held = (await database.transact(lambda t: t.partitions.balance("replica", 1, 10))).leases
     moved = [held[7]._replace(cursor="c9", watermark_us=50, oldest_reserve_us=40)]
     assert await database.transact(lambda t: t.partitions.advance(moved, 99))
     await database.transact(lambda t: t.ledger.insert([PositionedEntry(7, "c9", entry("ses_1"))], 5))

@@ -36,7 +36,7 @@ def entry(session_id: str, account_id: str = "acct_unknown") -> LedgerEntry:
 
 async def balance(database: Database, replica: str, now_us: int = BEGIN_US) -> dict[int, PartitionLease]:
     held = await database.transact(lambda t: t.partitions.balance(replica, now_us, LEASE_US))
-    return {lease.partition: lease for lease in held}
+    return {lease.partition: lease for lease in held.leases}
 
 
 async def advance(database: Database, leases: Sequence[PartitionLease], now_us: int = BEGIN_US) -> bool:

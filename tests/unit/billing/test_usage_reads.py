@@ -69,7 +69,7 @@ async def test_costs_are_as_of_the_time_that_they_say(billing_postgres: str) -> 
     period = period_at(start_us, start_us)
     (lease,) = [
         lease
-        for lease in await database.transact(lambda t: t.partitions.balance("r", start_us, 99 * DAY_US))
+        for lease in (await database.transact(lambda t: t.partitions.balance("r", start_us, 99 * DAY_US))).leases
         if lease.partition == partition_of(account_id)
     ]
     clock.advance_us(DAY_US)

@@ -10,7 +10,12 @@ from typing import Any, Final
 
 import pytest
 
-from services.billing.adapters.webhooks.addresses import LOOKUPS_AT_ONCE_OF_ACCOUNT, FairLookup, SystemLookup
+from services.billing.adapters.webhooks.addresses import (
+    LOOKUPS_AT_ONCE_OF_ACCOUNT,
+    LOOKUPS_AT_ONCE_OF_NAME,
+    FairLookup,
+    SystemLookup,
+)
 from services.billing.adapters.webhooks.sender import GuardedSender
 from services.billing.domain.targets import networks_of
 from services.billing.domain.webhooks import DeliveryFailure, WebhookFormat
@@ -77,6 +82,22 @@ async def test_names_that_hang_keep_no_other_accounts_waiting(sender: GuardedSen
         for task in hanging:
             task.cancel()
         await asyncio.gather(*hanging, return_exceptions=True)
+
+
+async def test_a_name_that_hangs_keeps_no_other_of_its_account_waiting(sender: GuardedSender, tarpit: Tarpit) -> None:
+    async with Receiver() as receiver:
+        hanging = [
+            asyncio.ensure_future(post(sender, "acct_1", f"http://{name}/")) for name in ("a.tarpit", "A.tarpit") * MANY
+        ]
+        while tarpit.asked < LOOKUPS_AT_ONCE_OF_NAME:
+            await asyncio.sleep(0)
+        assert await post(sender, "acct_1", receiver.url(host="good.example")) is DeliveryFailure.NONE
+        for task in hanging:
+            task.cancel()
+        await asyncio.gather(*hanging, return_exceptions=True)
+        # Those that nobody waits for any more take up their room, and no more than that.
+        assert await post(sender, "acct_1", receiver.url(host="good.example")) is DeliveryFailure.NONE
+        assert tarpit.asked == LOOKUPS_AT_ONCE_OF_NAME
 
 
 async def test_webhooks_that_are_created_keep_no_deliveries_waiting(sender: GuardedSender) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Row, bindparam, delete, select, update
@@ -10,8 +10,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.billing.adapters.sql.tables import PARTITION_CURSORS, READER_REPLICAS
-from services.billing.domain.leases import LeaseState, Shares, share
+from services.billing.domain.leases import LeaseState, Shares, lacking, share
 from services.billing.domain.ledger import PartitionLease
+from services.billing.ledger_store import Balance
 
 FORGET_US: Final = 24 * 3600 * 1_000_000
 """A replica that has been silent for so long is forgotten. It counts as gone once its own lease has ended."""
@@ -42,24 +43,25 @@ class SqlPartitions:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
-    async def balance(self, replica: str, now_us: int, lease_us: int) -> Sequence[PartitionLease]:
-        """Says that `replica` is alive, gives up and takes partitions; answers those it holds now."""
+    async def balance(self, replica: str, now_us: int, lease_us: int) -> Balance:
+        """Says that `replica` is alive, gives up and takes partitions; answers what it holds now."""
         end_us = now_us + lease_us
         alive = await self._note_alive(replica, now_us, end_us)
         states = [LeaseState(*tuple(row)) for row in await self._connection.execute(_STATE)]
         shares = share(states, alive, replica, now_us)
         await self._apply(shares, replica, end_us, await self._unchanged(shares, states))
-        return await self._leases(_LEASE.where(_CURSORS.owner == replica))
+        leases = await self._leases(_LEASE.where(_CURSORS.owner == replica))
+        return Balance(leases, lacking(states, alive, replica, now_us, held=len(leases)))
 
-    async def _note_alive(self, replica: str, now_us: int, end_us: int) -> Collection[str]:
+    async def _note_alive(self, replica: str, now_us: int, end_us: int) -> Mapping[str, int]:
         dialect = postgresql if self._connection.dialect.name == "postgresql" else sqlite
         note = dialect.insert(READER_REPLICAS).values(replica=replica, end_us=end_us)
         await self._connection.execute(
             note.on_conflict_do_update(index_elements=[_REPLICAS.replica], set_={"end_us": end_us})
         )
         await self._connection.execute(delete(READER_REPLICAS).where(_REPLICAS.end_us < now_us - FORGET_US))
-        alive = select(_REPLICAS.replica).where(_REPLICAS.end_us > now_us)
-        return (await self._connection.execute(alive)).scalars().all()
+        alive = select(_REPLICAS.replica, _REPLICAS.end_us).where(_REPLICAS.end_us > now_us)
+        return {row.replica: row.end_us for row in await self._connection.execute(alive)}
 
     async def _unchanged(self, shares: Shares, states: Sequence[LeaseState]) -> set[int]:
         """The partitions of `shares` that could be locked and are as `states` has them."""

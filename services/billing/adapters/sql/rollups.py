@@ -14,9 +14,9 @@ from services.billing.adapters.sql.usage_rows import bucket_of
 from services.billing.adapters.sql.usage_tables import USAGE_HOURS, USAGE_LABELS, USAGE_PERIODS
 from services.billing.domain.ledger import LedgerEntry
 from services.billing.domain.prices import ProviderCost
-from services.billing.domain.rollups import Sums, rolled_up
+from services.billing.domain.rollups import Sums, hour_of, rolled_up
 from services.billing.domain.usage_query import Granularity, GroupKey, Totals, UsageQuery, UsageRow
-from services.billing.usage_store import Group, RollupFilter, RollupRow, Span
+from services.billing.usage_store import CostItems, RollupFilter, RollupRow, Span
 
 
 class SqlRollups:
@@ -53,25 +53,30 @@ class SqlRollups:
 
     async def committed_by_day(self, account_id: str, period_start_us: int) -> Mapping[int, int]:
         """Counted sessions of a period by the start of their day."""
-        by_day: dict[int, int] = {}
-        for row in await self.read(RollupFilter(account_id, period_start_us=period_start_us), ("day",)):
-            day_us = int(row.group[0])
-            by_day[day_us] = by_day.get(day_us, 0) + row.sums.committed
-        return by_day
+        columns = USAGE_HOURS.c
+        day = bucket_of(USAGE_HOURS, Granularity.DAY)
+        query = select(day, _sum(columns.committed)).where(
+            columns.account_id == account_id,
+            columns.hour_us >= hour_of(period_start_us),
+            columns.period_start_us == period_start_us,
+        )
+        rows = await self._connection.execute(query.group_by(day))
+        return {int(day_us): int(committed) for day_us, committed in rows}
 
-    async def read(self, wanted: RollupFilter, groups: Sequence[Group]) -> Sequence[RollupRow]:
-        """Sums by groups and credential mode."""
-        table = USAGE_HOURS if groups else USAGE_PERIODS
-        columns = table.c
-        keys = [bucket_of(table, Granularity.DAY) if name == "day" else columns[name] for name in groups]
-        query = select(*keys, columns.credential_mode, *(_sum(columns[name]) for name in Sums._fields)).where(
+    async def read(self, wanted: RollupFilter) -> Sequence[RollupRow]:
+        """Sums by credential mode."""
+        columns = USAGE_PERIODS.c
+        query = select(columns.credential_mode, *(_sum(columns[name]) for name in Sums._fields)).where(
             columns.account_id == wanted.account_id
         )
         if wanted.period_start_us is not None:
             query = query.where(columns.period_start_us == wanted.period_start_us)
-        rows = await self._connection.execute(query.group_by(*keys, columns.credential_mode))
-        count = len(groups)
-        return [RollupRow(tuple(row[:count]), int(row[count]), Sums(*map(int, row[count + 1 :]))) for row in rows]
+        rows = await self._connection.execute(query.group_by(columns.credential_mode))
+        return [RollupRow(int(mode), Sums(*map(int, sums))) for mode, *sums in rows]
+
+    async def costs(self, account_id: str, period_start_us: int, limit: int) -> CostItems:
+        """A period by provider, model and credentials, the dearest first."""
+        return await usage_rows.costs(self._connection, account_id, period_start_us, limit)
 
     async def totals(self, query: UsageQuery, span: Span, sums_max: int) -> Totals | None:
         """All that a query adds up."""

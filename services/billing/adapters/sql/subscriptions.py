@@ -55,6 +55,8 @@ class SqlSubscriptions:
 
     async def insert_change(self, change: SubscriptionChange) -> None:
         """Adds a change to the history."""
+        # The account is locked, so that no two get the same number.
+        last = select(func.coalesce(func.max(_CHANGES.sequence), 0)).where(_CHANGES.account_id == change.account_id)
         await self._connection.execute(
             insert(SUBSCRIPTION_CHANGES),
             {
@@ -71,6 +73,7 @@ class SqlSubscriptions:
                 "amount_micro": change.amount_micro,
                 "invoice_id": change.invoice_id,
                 "request_id": change.request_id,
+                "sequence": (await self._connection.execute(last)).scalar_one() + 1,
             },
         )
 
@@ -83,7 +86,10 @@ class SqlSubscriptions:
         """The subscription that an account had at a time, or had last; before the first one that."""
         columns = SUBSCRIPTIONS.c
         of_account = select(SUBSCRIPTIONS).where(columns.account_id == account_id).limit(1)
-        begun = of_account.where(columns.anchor_us <= moment_us).order_by(columns.anchor_us.desc())
+        # Of several that began in the same microsecond, the one that is in the latest change.
+        latest = select(func.max(_CHANGES.sequence)).where(_CHANGES.subscription_id == columns.subscription_id)
+        begun = of_account.where(columns.anchor_us <= moment_us)
+        begun = begun.order_by(columns.anchor_us.desc(), latest.scalar_subquery().desc())
         row = (await self._connection.execute(begun)).one_or_none()
         if row is None:
             row = (await self._connection.execute(of_account.order_by(columns.anchor_us))).one()
@@ -113,7 +119,7 @@ class SqlSubscriptions:
         )
 
     async def set_change_subscription(self, change_id: str, subscription_id: str) -> None:
-        """Says which new subscription a change began."""
+        """Says which new subscription a change began, or is to come in."""
         await self._connection.execute(
             update(SUBSCRIPTION_CHANGES).where(_CHANGES.change_id == change_id).values(subscription_id=subscription_id)
         )
@@ -128,7 +134,7 @@ class SqlSubscriptions:
                 _CHANGES.effective_us < moment_us,
                 _CHANGES.to_terms != "",
             )
-            .order_by(_CHANGES.effective_us.desc(), _CHANGES.request_us.desc())
+            .order_by(_CHANGES.effective_us.desc(), _CHANGES.sequence.desc())
             .limit(1)
         )
         text = (await self._connection.execute(query)).scalar_one_or_none()
@@ -146,8 +152,10 @@ class SqlSubscriptions:
         """Changes of all subscriptions of an account, newest first."""
         query = select(SUBSCRIPTION_CHANGES).where(_CHANGES.account_id == account_id)
         if after is not None:
-            query = query.where(tuple_(_CHANGES.request_us, _CHANGES.change_id) < tuple_(*after))
-        query = query.order_by(_CHANGES.request_us.desc(), _CHANGES.change_id.desc()).limit(limit)
+            request_us, change_id = after
+            place = select(_CHANGES.sequence).where(_CHANGES.change_id == change_id).scalar_subquery()
+            query = query.where(tuple_(_CHANGES.request_us, _CHANGES.sequence) < tuple_(request_us, place))
+        query = query.order_by(_CHANGES.request_us.desc(), _CHANGES.sequence.desc()).limit(limit)
         return [change_from_row(row) for row in await self._connection.execute(query)]
 
     async def versions_sold(self) -> Collection[tuple[str, int]]:

@@ -97,7 +97,11 @@ SUBSCRIPTION_CHANGES: Final = Table(
     Column("amount_micro", BigInteger, nullable=False),
     _text("invoice_id"),
     _text("request_id"),
-    Index("subscription_changes_by_age", "account_id", "request_us", "change_id"),
+    # The change's place among its account's, from 1: times alone give two of one microsecond no order.
+    _number("sequence"),
+    Index("subscription_changes_by_age", "account_id", "request_us", "sequence"),
+    Index("subscription_changes_by_sequence", "account_id", "sequence", unique=True),
+    Index("subscription_changes_by_moment", "subscription_id", "effective_us", "sequence"),
 )
 
 ENTITLEMENT_OUTBOX: Final = Table(

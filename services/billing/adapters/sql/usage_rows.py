@@ -13,9 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.billing.adapters.sql.usage_tables import USAGE_HOURS, USAGE_LABELS
 from services.billing.domain.ledger import CredentialMode
-from services.billing.domain.rollups import HOUR_US, Sums
+from services.billing.domain.rollups import HOUR_US, Sums, hour_of
 from services.billing.domain.usage import DAY_US
 from services.billing.domain.usage_query import (
+    CostItem,
     Dimension,
     Granularity,
     GroupKey,
@@ -24,7 +25,7 @@ from services.billing.domain.usage_query import (
     UsageRow,
     bucket_end,
 )
-from services.billing.usage_store import Span
+from services.billing.usage_store import CostItems, Span
 
 _COLUMNS: Final = {
     Dimension.PROVIDER: "provider",
@@ -65,9 +66,7 @@ async def rows(
     """The rows of a query by bucket and group."""
     found = union_all(*_parts(connection, query, span)).subquery()
     names = ["bucket_us", *_group_columns(query)]
-    # Letter by letter, as SQLite compares anyway, so that an order of pages is one for both and needs no locale.
-    postgresql = connection.dialect.name == "postgresql"
-    keys = [collate(found.c[name], "C") if postgresql and name in _TEXTS else found.c[name] for name in names]
+    keys = [_letter_by_letter(connection, name, found.c[name]) for name in names]
     sums = [func.sum(found.c[name]).label(name) for name in _TOTALS]
     page = select(*(key.label(f"key_{name}") for key, name in zip(keys, names, strict=True)), *sums).group_by(*keys)
     if after is not None:
@@ -77,11 +76,48 @@ async def rows(
     return [_row(query, dict(zip(names, row, strict=False)), row[len(names) :]) for row in answered]
 
 
+async def costs(connection: AsyncConnection, account_id: str, period_start_us: int, limit: int) -> CostItems:
+    """A period by provider, model and credentials, the dearest first, and what is beyond the limit in one sum."""
+    columns = USAGE_HOURS.c
+    keys = [columns[name] for name in _COLUMNS.values()]
+    added = [func.sum(value).label(value.name) for value in _added(USAGE_HOURS)]
+    grouped = (
+        select(*keys, *added)
+        .where(
+            columns.account_id == account_id,
+            columns.hour_us >= hour_of(period_start_us),
+            columns.period_start_us == period_start_us,
+        )
+        .group_by(*keys)
+        .subquery()
+    )
+    found = grouped.c
+    dearest = (found.cost_micro.desc(), found.committed.desc())
+    names = [_letter_by_letter(connection, name, found[name]) for name in _COLUMNS.values()]
+    rows = (await connection.execute(select(grouped).order_by(*dearest, *names).limit(limit + 1))).all()
+    count = len(keys)
+    items = [CostItem(row[0], row[1], int(row[2]), _totals(row[count:])) for row in rows[:limit]]
+    if len(rows) <= limit:
+        return CostItems(items, 0, Totals())
+    everything = select(func.count(), *(func.sum(found[name]) for name in _TOTALS)).select_from(grouped)
+    number, *sums = (await connection.execute(everything)).one()
+    others = _totals(sums)
+    for item in items:
+        others = others.minus(item.totals)
+    return CostItems(items, int(number) - limit, others)
+
+
 def bucket_of(table: Table, granularity: Granularity) -> ColumnElement[Any]:
     """The start of the hour or day that a stored sum is in."""
     # Literal: of two parameters PostgreSQL does not see that what is selected is what is grouped by.
     length_us = HOUR_US if granularity is Granularity.HOUR else DAY_US
     return table.c.hour_us - table.c.hour_us % literal_column(str(length_us))
+
+
+def _letter_by_letter(connection: AsyncConnection, name: str, column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """A key as SQLite compares it anyway, so that an order of pages is one for both and needs no locale."""
+    is_text = name in _TEXTS and connection.dialect.name == "postgresql"
+    return collate(column, "C") if is_text else column
 
 
 def _month_of(connection: AsyncConnection, table: Table) -> ColumnElement[Any]:

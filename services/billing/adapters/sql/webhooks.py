@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.billing.adapters.sql.alert_tables import ALERT_DELIVERIES, WEBHOOKS
 from services.billing.adapters.sql.dialect import in_portions, insert_unless_there
+from services.billing.alert_store import AtOnce, Receiver
 from services.billing.domain.alerts import Alert
 from services.billing.domain.paging import Position
 from services.billing.domain.webhooks import (
@@ -138,27 +139,34 @@ class SqlWebhooks:
         await self._add(alert, webhook_ids, now_us)
 
     async def claim(
-        self, now_us: int, lease_us: int, limit: int, busy: Mapping[str, int], each: int
+        self, now_us: int, lease_us: int, limit: int, busy: Mapping[Receiver, int], at_once: AtOnce
     ) -> Sequence[Delivery]:
         """Takes deliveries that are due in hand, the longest due first."""
-        full = [account_id for account_id, count in busy.items() if count >= each]
+        of_webhook, of_account = Counter(busy), Counter[str]()
+        for receiver, count in busy.items():
+            of_account[receiver.account_id] += count
+        full_accounts = [account_id for account_id, count in of_account.items() if count >= at_once.of_account]
+        full_webhooks = [receiver for receiver, count in busy.items() if count >= at_once.of_webhook]
         query = (
             select(ALERT_DELIVERIES)
             .where(
                 _IS_PENDING,
                 _DELIVERIES.next_attempt_us <= now_us,
                 _DELIVERIES.lease_end_us <= now_us,
-                _DELIVERIES.account_id.not_in(full),
+                _DELIVERIES.account_id.not_in(full_accounts),
+                _DELIVERIES.webhook_id.not_in([receiver.webhook_id for receiver in full_webhooks]),
             )
             .order_by(_DELIVERIES.next_attempt_us)
             .limit(limit)
             # Of two replicas one takes a delivery and the other another.
             .with_for_update(skip_locked=True)
         )
-        held, taken = Counter(busy), list[Delivery]()
+        taken = list[Delivery]()
         for row in await self._connection.execute(query):
-            if held[row.account_id] < each:
-                held[row.account_id] += 1
+            receiver = Receiver(row.account_id, row.webhook_id)
+            if of_account[row.account_id] < at_once.of_account and of_webhook[receiver] < at_once.of_webhook:
+                of_account[row.account_id] += 1
+                of_webhook[receiver] += 1
                 taken.append(_delivery_from_row(row, fence=row.fence + 1))
         for delivery in taken:
             await self._connection.execute(

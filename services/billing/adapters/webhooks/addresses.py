@@ -20,6 +20,9 @@ LOOKUPS_AT_ONCE_OF_ACCOUNT: Final = 4
 """Of these of one account, those included that nobody waits for any more: a thread is free when the system's resolver
 has answered or given up, and not before."""
 
+LOOKUPS_AT_ONCE_OF_NAME: Final = 2
+"""Of these of one name: where it hangs, the account's other names have the rest."""
+
 Lookup = Callable[[str, int], Awaitable[Sequence[str]]]
 """The addresses of a name, IP literals of any spelling included. Raises OSError where there are none."""
 
@@ -52,31 +55,51 @@ class SystemLookup:
 
 
 class FairLookup:
-    """A look-up of which every account has a few at a time: names that hang keep nobody else's waiting."""
+    """A look-up of which every account has a few at a time: names that hang keep nobody else's waiting.
 
-    def __init__(self, lookup: Lookup, at_once_of_account: int = LOOKUPS_AT_ONCE_OF_ACCOUNT) -> None:
+    Of these one name has but a part, so that it does not keep the account's other names waiting either.
+    """
+
+    def __init__(
+        self,
+        lookup: Lookup,
+        at_once_of_account: int = LOOKUPS_AT_ONCE_OF_ACCOUNT,
+        at_once_of_name: int = LOOKUPS_AT_ONCE_OF_NAME,
+    ) -> None:
         self._lookup = lookup
         self._at_once_of_account = at_once_of_account
-        self._rooms: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
-        """For accounts that look something up, or wait to."""
+        self._at_once_of_name = at_once_of_name
+        self._rooms: WeakValueDictionary[tuple[str, ...], asyncio.Semaphore] = WeakValueDictionary()
+        """For accounts that look something up, or wait to, and for each name that they do."""
         self._running: set[asyncio.Future[Sequence[str]]] = set()
 
     async def __call__(self, account_id: str, host: str, port: int) -> Sequence[str]:
         """The addresses of a name, once the account has room. Raises OSError where there are none."""
-        room = self._rooms.get(account_id)
-        if room is None:
-            room = self._rooms[account_id] = asyncio.Semaphore(self._at_once_of_account)
-        await room.acquire()
+        of_name = self._room(self._at_once_of_name, account_id, host.lower())
+        of_account = self._room(self._at_once_of_account, account_id)
+        await of_name.acquire()
+        try:
+            await of_account.acquire()
+        except asyncio.CancelledError:
+            of_name.release()
+            raise
         looking = asyncio.ensure_future(self._lookup(host, port))
         self._running.add(looking)
 
         def ended(_: object) -> None:
             self._running.discard(looking)
-            room.release()
+            of_name.release()
+            of_account.release()
 
         looking.add_done_callback(ended)
         # It goes on where its caller has given up, and takes up the room for as long.
         return await asyncio.shield(looking)
+
+    def _room(self, size: int, *key: str) -> asyncio.Semaphore:
+        room = self._rooms.get(key)
+        if room is None:
+            room = self._rooms[key] = asyncio.Semaphore(size)
+        return room
 
 
 async def allowed_addresses(lookup: Lookup, host: str, port: int, operators: Sequence[Network]) -> Sequence[str]:

@@ -172,7 +172,8 @@ class AlertServiceServicer:
         Not idempotent: where the answer got lost, find the webhook in ListWebhooks and delete it. The address is
         checked here and again at every delivery; nothing is sent to it now.
         Errors: INVALID_ARGUMENT / INVALID_REQUEST for an address that the operator does not allow: loopback,
-        private, link-local or metadata; RESOURCE_EXHAUSTED / WEBHOOK_LIMIT_EXCEEDED beyond 20.
+        private, link-local or metadata; RESOURCE_EXHAUSTED / WEBHOOK_LIMIT_EXCEEDED beyond 20, ALERT_RATE_LIMITED,
+        with RetryInfo, beyond 60 calls a minute, those included whose address was refused.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

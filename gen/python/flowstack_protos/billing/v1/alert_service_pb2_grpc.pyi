@@ -83,7 +83,8 @@ class AlertServiceStub:
     Not idempotent: where the answer got lost, find the webhook in ListWebhooks and delete it. The address is
     checked here and again at every delivery; nothing is sent to it now.
     Errors: INVALID_ARGUMENT / INVALID_REQUEST for an address that the operator does not allow: loopback,
-    private, link-local or metadata; RESOURCE_EXHAUSTED / WEBHOOK_LIMIT_EXCEEDED beyond 20.
+    private, link-local or metadata; RESOURCE_EXHAUSTED / WEBHOOK_LIMIT_EXCEEDED beyond 20, ALERT_RATE_LIMITED,
+    with RetryInfo, beyond 60 calls a minute, those included whose address was refused.
     """
     ListWebhooks: _grpc.UnaryUnaryMultiCallable[_alert_service_pb2.ListWebhooksRequest, _alert_service_pb2.ListWebhooksResponse]
     """Lists webhooks, newest first. Customer for its own account, admin."""
@@ -164,7 +165,8 @@ class AlertServiceAsyncStub(AlertServiceStub):
     Not idempotent: where the answer got lost, find the webhook in ListWebhooks and delete it. The address is
     checked here and again at every delivery; nothing is sent to it now.
     Errors: INVALID_ARGUMENT / INVALID_REQUEST for an address that the operator does not allow: loopback,
-    private, link-local or metadata; RESOURCE_EXHAUSTED / WEBHOOK_LIMIT_EXCEEDED beyond 20.
+    private, link-local or metadata; RESOURCE_EXHAUSTED / WEBHOOK_LIMIT_EXCEEDED beyond 20, ALERT_RATE_LIMITED,
+    with RetryInfo, beyond 60 calls a minute, those included whose address was refused.
     """
     ListWebhooks: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.ListWebhooksRequest, _alert_service_pb2.ListWebhooksResponse]  # type: ignore[assignment]
     """Lists webhooks, newest first. Customer for its own account, admin."""
@@ -278,7 +280,8 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         Not idempotent: where the answer got lost, find the webhook in ListWebhooks and delete it. The address is
         checked here and again at every delivery; nothing is sent to it now.
         Errors: INVALID_ARGUMENT / INVALID_REQUEST for an address that the operator does not allow: loopback,
-        private, link-local or metadata; RESOURCE_EXHAUSTED / WEBHOOK_LIMIT_EXCEEDED beyond 20.
+        private, link-local or metadata; RESOURCE_EXHAUSTED / WEBHOOK_LIMIT_EXCEEDED beyond 20, ALERT_RATE_LIMITED,
+        with RetryInfo, beyond 60 calls a minute, those included whose address was refused.
         """
 
     @_abc_1.abstractmethod

@@ -1226,6 +1226,8 @@ class CostAnalysis(_message.Message):
     ESTIMATED_MONTHLY_COST_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
     RECOMMENDATIONS_FIELD_NUMBER: _builtins.int
+    OTHER_ITEMS_FIELD_NUMBER: _builtins.int
+    OTHER_ITEMS_TOTALS_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     """The account."""
     plan_id: _builtins.str
@@ -1238,6 +1240,8 @@ class CostAnalysis(_message.Message):
     """Counted sessions on the caller's credentials."""
     unpriced_sessions: _builtins.int
     """BYOK sessions whose provider cost is unknown."""
+    other_items: _builtins.int
+    """How many more items there are, beyond those of `items`. 0 where these are all."""
     @_builtins.property
     def period_start_time(self) -> _timestamp_pb2.Timestamp:
         """Start of the period, inclusive."""
@@ -1270,6 +1274,10 @@ class CostAnalysis(_message.Message):
     def recommendations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Recommendation]:
         """What to do, the largest saving first."""
 
+    @_builtins.property
+    def other_items_totals(self) -> Global___UsageTotals:
+        """What the sessions of these others add up to; unset where other_items is 0."""
+
     def __init__(
         self,
         *,
@@ -1287,10 +1295,12 @@ class CostAnalysis(_message.Message):
         estimated_monthly_cost: _money_pb2.Money | None = ...,
         items: _abc.Iterable[Global___CostItem] | None = ...,
         recommendations: _abc.Iterable[Global___Recommendation] | None = ...,
+        other_items: _builtins.int = ...,
+        other_items_totals: Global___UsageTotals | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "current_charges", b"current_charges", "estimated_monthly_cost", b"estimated_monthly_cost", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "provider_cost", b"provider_cost"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "current_charges", b"current_charges", "estimated_monthly_cost", b"estimated_monthly_cost", "other_items_totals", b"other_items_totals", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "provider_cost", b"provider_cost"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "as_of_time", b"as_of_time", "byok_sessions", b"byok_sessions", "current_charges", b"current_charges", "estimated_monthly_cost", b"estimated_monthly_cost", "items", b"items", "managed_sessions", b"managed_sessions", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "plan_id", b"plan_id", "provider_cost", b"provider_cost", "recommendations", b"recommendations", "unpriced_sessions", b"unpriced_sessions", "usage_percentage", b"usage_percentage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "as_of_time", b"as_of_time", "byok_sessions", b"byok_sessions", "current_charges", b"current_charges", "estimated_monthly_cost", b"estimated_monthly_cost", "items", b"items", "managed_sessions", b"managed_sessions", "other_items", b"other_items", "other_items_totals", b"other_items_totals", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "plan_id", b"plan_id", "provider_cost", b"provider_cost", "recommendations", b"recommendations", "unpriced_sessions", b"unpriced_sessions", "usage_percentage", b"usage_percentage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1566,7 +1576,9 @@ class ReconcileUsageRequest(_message.Message):
     account_id: _builtins.str
     """The account; empty for all of them, those without a difference included."""
     page_size: _builtins.int
-    """At most this many accounts, 0 to 1,000; 0 means 50. Fewer may come although there are more."""
+    """At most this many accounts, and after them events that are kept aside, 0 to 1,000; 0 means 50. Fewer may come
+    although there are more.
+    """
     page_token: _builtins.str
     """The next_page_token of the previous answer, with every other field but page_size unchanged; empty for the
     first page. Another call's token is INVALID_ARGUMENT / INVALID_REQUEST.
@@ -1602,7 +1614,10 @@ class ReconcileUsageResponse(_message.Message):
     """For the next page; empty when this was the last. A page without differences may have a next one."""
     @_builtins.property
     def drifts(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageDrift]:
-        """The differences; empty when there are none."""
+        """All differences of the page; empty when there are none. An account has at most five and an event that is kept
+        aside has one, so that a page of 1,000 comes to less than 1.5 MB. Nothing is left out: what is beyond the page
+        is behind next_page_token.
+        """
 
     @_builtins.property
     def as_of_time(self) -> _timestamp_pb2.Timestamp:

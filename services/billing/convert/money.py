@@ -1,19 +1,10 @@
-"""Times and money on the wire."""
+"""Money on the wire."""
 
 from __future__ import annotations
 
 from google.type import money_pb2
 
-from services.shared.times import MICRO, optional_time_to_proto, time_to_proto, us_from_duration, us_from_proto
-
-__all__ = [
-    "micro_from_money",
-    "money_to_proto",
-    "optional_time_to_proto",
-    "time_to_proto",
-    "us_from_duration",
-    "us_from_proto",
-]
+from services.shared.times import MICRO
 
 
 def money_to_proto(micro: int) -> money_pb2.Money:
