@@ -12,8 +12,8 @@ from typing import Final
 from flowstack_protos.billing.v1 import usage_service_pb2 as pb
 from flowstack_protos.type.v1 import type_pb2 as types
 
+from flowstack.testing import _watching as watching
 from flowstack.testing._advice import recommendations
-from flowstack.testing._alerts import WATCH_S
 from flowstack.testing._calls import Call
 from flowstack.testing._plans import money
 from flowstack.testing._quota import Session
@@ -37,16 +37,14 @@ class UsageReader:
 
     def watch_usage(self, call: Call, _: pb.WatchUsageRequest) -> Iterator[pb.WatchUsageResponse]:
         """The usage at once, and after each change."""
-        call.when_over(self._world.notify)
+        world = self._world
+        watching.begin(world, call)
         told = None
         while True:
-            with self._world.lock:
-                usage = self._usage(self._world.account(call.account_id))
-                while _counted(usage) == told and call.is_active() and not self._world.stopping:
-                    self._world.changed.wait(WATCH_S)
-                    usage = self._usage(self._world.account(call.account_id))
-                if _counted(usage) == told:
-                    return
+            with world.lock:
+                while _counted(usage := self._usage(world.account(call.account_id))) == told:
+                    if not watching.goes_on(world, call):
+                        return
                 told = _counted(usage)
             yield pb.WatchUsageResponse(usage=usage)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, cast
 
@@ -61,6 +61,8 @@ class World:
         self._invoices_are_paid = invoices_are_paid
         self.admin_token = f"admin-{new_secret()}"
         self.conversations: set[Stoppable] = set()
+        self.streams: Counter[str] = Counter()
+        """How many of usage and alerts are open, by account."""
         self.stopping = False
 
     def open_account(self, plan: Plan, display_name: str, email: str, action: Action = _SET_UP) -> Account:
@@ -186,11 +188,6 @@ class World:
             answer = work()
             self.answers[place] = (content, answer)
             return answer
-
-    def notify(self) -> None:
-        """Tells those that watch that something has changed."""
-        with self.lock:
-            self.changed.notify_all()
 
 
 def _content_of(request: Any) -> bytes:
