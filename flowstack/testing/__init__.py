@@ -12,7 +12,8 @@ It keeps the real services' rules: sessions are counted and refused exactly, als
 rounds, retries by request_id, plan changes, contracts, invoices, the audit log, keys, budgets and documents behave as
 they do there, and errors have the same reasons and metadata. It serves every public method. What services call among
 themselves it does not have: QuotaService, and AuthenticateApiKey, which refuses every caller as billing's public port
-does. No webhook is ever called, no invoice sent. Costs of providers are unknown to it, and it draws invoices plainly.
+does. No webhook is ever called, no invoice sent, and invoices are drawn plainly. What models
+cost is unknown unless `prices` says so, and so is what an answer that was cut off costs; the simulator `echo` is free.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from flowstack_protos.type.v1 import type_pb2
 
 from flowstack.testing._errors import FakeError
 from flowstack.testing._plans import PLANS
+from flowstack.testing._prices import Prices, PriceTable
 from flowstack.testing._replies import Reply, ToolRequest
 from flowstack.testing._server import Server
 from flowstack.testing._session import Limits
@@ -62,9 +64,12 @@ class FakeFlowStack:
         session_time_limit_s: How long, in real seconds, a session may take.
         invoices_are_paid: Whether accounts pay their invoices by themselves on the day that they are due. Otherwise it
             is for MarkInvoicePaid, and 28 days after an invoice new sessions are refused with PAYMENT_OVERDUE.
+        prices: What models cost on keys of one's own, dollars for a million input tokens and for a million output
+            tokens, by provider and model: `{("openai", "gpt-4o"): (2.50, 10)}`. Usage, estimates, budgets and advice
+            count with it. What is not in it is unknown, and counted as unpriced, as with the services.
 
     Raises:
-        ValueError: there is no such plan, or it is sold by contract.
+        ValueError: there is no such plan, or it is sold by contract; or `prices` is malformed.
     """
 
     def __init__(
@@ -74,8 +79,9 @@ class FakeFlowStack:
         tool_results_timeout_s: float = 60.0,
         session_time_limit_s: float = 300.0,
         invoices_are_paid: bool = True,
+        prices: PriceTable | None = None,
     ) -> None:
-        self._world = World(invoices_are_paid=invoices_are_paid)
+        self._world = World(Prices(prices or {}), invoices_are_paid=invoices_are_paid)
         self._api_key = self.new_account(plan)
         self._server = Server(self._world, Limits(session_time_limit_s, tool_results_timeout_s))
         self._closed = False

@@ -85,7 +85,7 @@ class Server:
             (router_service_pb2, "RouterService", (Router(world, limits),)),
             (account_service_pb2, "AccountService", (Accounts(world),)),
             (subscription_service_pb2, "SubscriptionService", (Subscriptions(world),)),
-            (usage_service_pb2, "UsageService", (UsageReader(world), UsageHistory(world), Estimates())),
+            (usage_service_pb2, "UsageService", (UsageReader(world), UsageHistory(world), Estimates(world))),
             (alert_service_pb2, "AlertService", (Alerts(world), Webhooks(world))),
             (invoice_service_pb2, "InvoiceService", (Invoices(world),)),
             (audit_service_pb2, "AuditService", (AuditReader(world),)),

@@ -19,6 +19,7 @@ from flowstack.testing._errors import FakeError, invalid_field
 from flowstack.testing._facts import facts_of_account, facts_of_subscription
 from flowstack.testing._ids import new_id, new_secret, new_session_id
 from flowstack.testing._plans import Plan, plan_for_sale
+from flowstack.testing._prices import Prices
 from flowstack.testing._quota import Session, SessionBook
 from flowstack.testing._records import THRESHOLDS, Account, ApiKey
 from flowstack.testing._renewal import begin
@@ -46,7 +47,8 @@ class Stoppable(Protocol):
 class World:
     """The state of one fake. `lock` is held for every look at it and every change of it; `changed` tells of changes."""
 
-    def __init__(self, *, invoices_are_paid: bool = True) -> None:
+    def __init__(self, prices: Prices, *, invoices_are_paid: bool = True) -> None:
+        self.prices = prices
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
         self.clock = Clock()
