@@ -24,6 +24,7 @@ from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from flowstack_protos.billing.v1 import subscription_service_pb2
 from flowstack_protos.router.v1 import router_service_pb2
 from flowstack_protos.type.v1 import type_pb2
 
@@ -37,7 +38,7 @@ from flowstack.testing._time import datetime_of
 from flowstack.testing._world import World
 
 if TYPE_CHECKING:
-    from flowstack import Agent
+    from flowstack import Agent, AsyncAgent
 
 __all__ = ["FakeFlowStack"]
 
@@ -102,6 +103,12 @@ class FakeFlowStack:
 
         return Agent(name, self._api_key, endpoint=self.endpoint, **options)
 
+    def async_agent(self, name: str = "test-agent", **options: Any) -> AsyncAgent:
+        """The same for asyncio; `options` are AsyncAgent's."""
+        from flowstack import AsyncAgent  # as above
+
+        return AsyncAgent(name, self._api_key, endpoint=self.endpoint, **options)
+
     @property
     def admin_token(self) -> str:
         """What an operator sends in an API key's place."""
@@ -125,13 +132,33 @@ class FakeFlowStack:
             sold = ", ".join(name for name, one in PLANS.items() if one.price_micro is not None)
             raise ValueError(f"No account can be opened on the plan {plan!r}. There are {sold}.") from error
 
+    def change_plan(self, plan: str, api_key: str = "") -> None:
+        """Changes an account's plan, as its owner does: to a higher price at once, to a lower one with the next period.
+
+        Args:
+            plan: The id of a plan that is sold without a contract.
+            api_key: Of the account; empty for the one that the fake began with.
+
+        Raises:
+            FlowStackError: What the service answers, such as NotFoundError where there is no such plan.
+        """
+        from flowstack._client import Client  # as above
+        from flowstack._connection import connection_from
+        from flowstack._methods import SubscriptionService
+
+        with Client(connection_from(api_key or self._api_key, {}, self.endpoint)) as client:
+            client.call(SubscriptionService.ChangePlan, subscription_service_pb2.ChangePlanRequest(plan_id=plan))
+
     def account_id(self, api_key: str) -> str:
         """The account that an API key of this fake belongs to.
 
         Raises:
             KeyError: the key is not of this fake.
         """
-        return self._world.keys[api_key].account_id
+        key = self._world.keys.get(api_key)
+        if key is None:
+            raise KeyError("No account of this fake has that API key. Take one that this fake's new_account gave.")
+        return key.account_id
 
     def reply(self, *texts: str, delay_s: float = 0.0) -> None:
         """Says what the model answers to the next calls of it, in order, whatever they ask.
@@ -139,7 +166,14 @@ class FakeFlowStack:
         Args:
             texts: The answers, each sent word by word.
             delay_s: Real seconds before each word.
+
+        Raises:
+            TypeError: an answer is no text.
+            ValueError: the delay is negative.
         """
+        for text in texts:
+            if not isinstance(text, str):
+                raise TypeError(f"An answer has to be a str, and is {type(text).__name__}: {text!r}.")
         for text in texts:
             self._script(Reply(text=text, delay_s=delay_s))
 
@@ -149,7 +183,12 @@ class FakeFlowStack:
         Args:
             times: At how many.
             after_start: Whether it breaks off after the session has begun, which is then released, rather than before.
+
+        Raises:
+            ValueError: `times` is below 1.
         """
+        if times < 1:
+            raise ValueError(f"times has to be 1 or more, and is {times}.")
         with self._world.lock:
             self._world.outages.extend([after_start] * times)
 
@@ -186,7 +225,7 @@ class FakeFlowStack:
         """
         name = f"ATTEMPT_FAILURE_{failure.upper()}"
         if name not in _FAILURES:
-            raise ValueError(f"{failure!r} is no failure of a provider. See the type Failure for those that there are.")
+            raise ValueError(f"{failure!r} is no failure of a provider. There are {', '.join(get_args(Failure))}.")
         words = len(after.split(" ")) if after else 0
         self._script(Reply(after, (), type_pb2.AttemptFailure.Value(name), words, message))
 
@@ -236,5 +275,7 @@ class FakeFlowStack:
         self.close()
 
     def _script(self, reply: Reply) -> None:
+        if reply.delay_s < 0:
+            raise ValueError(f"delay_s has to be 0 or more, and is {reply.delay_s:g}.")
         with self._world.lock:
             self._world.replies.append(reply)
