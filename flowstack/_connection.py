@@ -21,19 +21,15 @@ CONNECT_SECONDS: Final = 5.0
 SESSION_SECONDS: Final = 310.0
 """The router's ceiling of 300 s and a margin, so that the router is the one to say so."""
 CALL_SECONDS: Final = 30.0
+KEEPALIVE_SECONDS = 20.0
+"""So long after it last heard from a service it asks whether that is still there, while a call waits. Services allow
+5 s; servers of others on the way may not, and then gRPC asks less often."""
+KEEPALIVE_ANSWER_SECONDS = 10.0
+"""Without an answer in this time the connection is dead, and its calls fail."""
 MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024
 KEY_SETTING: Final = "FLOWSTACK_API_KEY"
 
 _KEY: Final = re.compile(r"fs_[0-9A-Za-z_-]{8,253}")
-_OPTIONS: Final = [
-    ("grpc.min_reconnect_backoff_ms", int(CONNECT_SECONDS * 1000)),  # how long one attempt to connect may take
-    ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", 5000),
-    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
-    ("grpc.enable_retries", 0),  # the SDK retries by request_id, and says so
-]
-
 Metadata = tuple[tuple[str, str], ...]
 
 
@@ -191,5 +187,20 @@ class AsyncChannels:
 def _open(library: Any, endpoint: Endpoint) -> Any:
     if endpoint.tls:
         credentials = grpc.ssl_channel_credentials(endpoint.authority)
-        return library.secure_channel(endpoint.target, credentials, options=_OPTIONS)
-    return library.insecure_channel(endpoint.target, options=_OPTIONS)
+        return library.secure_channel(endpoint.target, credentials, options=_options())
+    return library.insecure_channel(endpoint.target, options=_options())
+
+
+def _options() -> list[tuple[str, int]]:
+    return [
+        ("grpc.min_reconnect_backoff_ms", int(CONNECT_SECONDS * 1000)),  # how long one attempt to connect may take
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.max_reconnect_backoff_ms", 5000),
+        ("grpc.keepalive_time_ms", int(KEEPALIVE_SECONDS * 1000)),
+        ("grpc.keepalive_timeout_ms", int(KEEPALIVE_ANSWER_SECONDS * 1000)),
+        ("grpc.http2.ping_timeout_ms", int(KEEPALIVE_ANSWER_SECONDS * 1000)),  # a minute otherwise, whatever that says
+        ("grpc.http2.max_pings_without_data", 0),  # a watch may be quiet for long
+        ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+        ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+        ("grpc.enable_retries", 0),  # the SDK retries by request_id, and says so
+    ]

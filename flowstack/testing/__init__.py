@@ -12,7 +12,8 @@ It keeps the real services' rules: sessions are counted and refused exactly, als
 rounds, retries by request_id, plan changes, contracts, invoices, the audit log, keys, budgets and documents behave as
 they do there, and errors have the same reasons and metadata. It serves every public method. What services call among
 themselves it does not have: QuotaService, and AuthenticateApiKey, which refuses every caller as billing's public port
-does. No webhook is ever called, no invoice sent. Costs of providers are unknown to it, and it draws invoices plainly.
+does. No webhook is ever called, no invoice sent, and invoices are drawn plainly. What models
+cost is unknown unless `prices` says so, and so is what an answer that was cut off costs; the simulator `echo` is free.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from flowstack_protos.billing.v1 import subscription_service_pb2
 from flowstack_protos.router.v1 import router_service_pb2
 from flowstack_protos.type.v1 import type_pb2
 
 from flowstack.testing._errors import FakeError
 from flowstack.testing._plans import PLANS
+from flowstack.testing._prices import Prices, PriceTable
 from flowstack.testing._replies import Reply, ToolRequest
 from flowstack.testing._server import Server
 from flowstack.testing._session import Limits
@@ -35,7 +38,7 @@ from flowstack.testing._time import datetime_of
 from flowstack.testing._world import World
 
 if TYPE_CHECKING:
-    from flowstack import Agent
+    from flowstack import Agent, AsyncAgent
 
 __all__ = ["FakeFlowStack"]
 
@@ -62,9 +65,12 @@ class FakeFlowStack:
         session_time_limit_s: How long, in real seconds, a session may take.
         invoices_are_paid: Whether accounts pay their invoices by themselves on the day that they are due. Otherwise it
             is for MarkInvoicePaid, and 28 days after an invoice new sessions are refused with PAYMENT_OVERDUE.
+        prices: What models cost on keys of one's own, dollars for a million input tokens and for a million output
+            tokens, by provider and model: `{("openai", "gpt-4o"): (2.50, 10)}`. Usage, estimates, budgets and advice
+            count with it. What is not in it is unknown, and counted as unpriced, as with the services.
 
     Raises:
-        ValueError: there is no such plan, or it is sold by contract.
+        ValueError: there is no such plan, or it is sold by contract; or `prices` is malformed.
     """
 
     def __init__(
@@ -74,8 +80,9 @@ class FakeFlowStack:
         tool_results_timeout_s: float = 60.0,
         session_time_limit_s: float = 300.0,
         invoices_are_paid: bool = True,
+        prices: PriceTable | None = None,
     ) -> None:
-        self._world = World(invoices_are_paid=invoices_are_paid)
+        self._world = World(Prices(prices or {}), invoices_are_paid=invoices_are_paid)
         self._api_key = self.new_account(plan)
         self._server = Server(self._world, Limits(session_time_limit_s, tool_results_timeout_s))
         self._closed = False
@@ -95,6 +102,12 @@ class FakeFlowStack:
         from flowstack import Agent  # the SDK does not need its fake, nor the fake the SDK
 
         return Agent(name, self._api_key, endpoint=self.endpoint, **options)
+
+    def async_agent(self, name: str = "test-agent", **options: Any) -> AsyncAgent:
+        """The same for asyncio; `options` are AsyncAgent's."""
+        from flowstack import AsyncAgent  # as above
+
+        return AsyncAgent(name, self._api_key, endpoint=self.endpoint, **options)
 
     @property
     def admin_token(self) -> str:
@@ -119,13 +132,33 @@ class FakeFlowStack:
             sold = ", ".join(name for name, one in PLANS.items() if one.price_micro is not None)
             raise ValueError(f"No account can be opened on the plan {plan!r}. There are {sold}.") from error
 
+    def change_plan(self, plan: str, api_key: str = "") -> None:
+        """Changes an account's plan, as its owner does: to a higher price at once, to a lower one with the next period.
+
+        Args:
+            plan: The id of a plan that is sold without a contract.
+            api_key: Of the account; empty for the one that the fake began with.
+
+        Raises:
+            FlowStackError: What the service answers, such as NotFoundError where there is no such plan.
+        """
+        from flowstack._client import Client  # as above
+        from flowstack._connection import connection_from
+        from flowstack._methods import SubscriptionService
+
+        with Client(connection_from(api_key or self._api_key, {}, self.endpoint)) as client:
+            client.call(SubscriptionService.ChangePlan, subscription_service_pb2.ChangePlanRequest(plan_id=plan))
+
     def account_id(self, api_key: str) -> str:
         """The account that an API key of this fake belongs to.
 
         Raises:
             KeyError: the key is not of this fake.
         """
-        return self._world.keys[api_key].account_id
+        key = self._world.keys.get(api_key)
+        if key is None:
+            raise KeyError("No account of this fake has that API key. Take one that this fake's new_account gave.")
+        return key.account_id
 
     def reply(self, *texts: str, delay_s: float = 0.0) -> None:
         """Says what the model answers to the next calls of it, in order, whatever they ask.
@@ -133,7 +166,14 @@ class FakeFlowStack:
         Args:
             texts: The answers, each sent word by word.
             delay_s: Real seconds before each word.
+
+        Raises:
+            TypeError: an answer is no text.
+            ValueError: the delay is negative.
         """
+        for text in texts:
+            if not isinstance(text, str):
+                raise TypeError(f"An answer has to be a str, and is {type(text).__name__}: {text!r}.")
         for text in texts:
             self._script(Reply(text=text, delay_s=delay_s))
 
@@ -143,7 +183,12 @@ class FakeFlowStack:
         Args:
             times: At how many.
             after_start: Whether it breaks off after the session has begun, which is then released, rather than before.
+
+        Raises:
+            ValueError: `times` is below 1.
         """
+        if times < 1:
+            raise ValueError(f"times has to be 1 or more, and is {times}.")
         with self._world.lock:
             self._world.outages.extend([after_start] * times)
 
@@ -180,7 +225,7 @@ class FakeFlowStack:
         """
         name = f"ATTEMPT_FAILURE_{failure.upper()}"
         if name not in _FAILURES:
-            raise ValueError(f"{failure!r} is no failure of a provider. See the type Failure for those that there are.")
+            raise ValueError(f"{failure!r} is no failure of a provider. There are {', '.join(get_args(Failure))}.")
         words = len(after.split(" ")) if after else 0
         self._script(Reply(after, (), type_pb2.AttemptFailure.Value(name), words, message))
 
@@ -230,5 +275,7 @@ class FakeFlowStack:
         self.close()
 
     def _script(self, reply: Reply) -> None:
+        if reply.delay_s < 0:
+            raise ValueError(f"delay_s has to be 0 or more, and is {reply.delay_s:g}.")
         with self._world.lock:
             self._world.replies.append(reply)

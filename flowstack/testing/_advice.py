@@ -14,15 +14,27 @@ PROJECTED_PERCENT = 80
 LITTLE_PERCENT = 50
 
 
-def recommendations(subscription: Subscription, usage: pb.Usage, forecast: pb.Forecast) -> list[pb.Recommendation]:
+def recommendations(
+    subscription: Subscription, usage: pb.Usage, forecast: pb.Forecast, provider_cost_micro: int
+) -> list[pb.Recommendation]:
     """The advice for a period, each with the figures that it rests on; none once the subscription has ended."""
-    return [] if usage.refusal_reason == "SUBSCRIPTION_ENDED" else list(_all(subscription, usage, forecast))
+    if usage.refusal_reason == "SUBSCRIPTION_ENDED":
+        return []
+    return list(_all(subscription, usage, forecast, provider_cost_micro))
 
 
-def _all(subscription: Subscription, usage: pb.Usage, forecast: pb.Forecast) -> Iterator[pb.Recommendation]:
+def projected_micro(cost_micro: int, sessions: int, projected_sessions: int) -> int:
+    """What a period's sessions cost at its end, in proportion to their number, rounded half up."""
+    return (2 * cost_micro * projected_sessions + sessions) // (2 * sessions) if sessions else cost_micro
+
+
+def _all(
+    subscription: Subscription, usage: pb.Usage, forecast: pb.Forecast, provider_cost_micro: int
+) -> Iterator[pb.Recommendation]:
     terms, projected = subscription.terms, forecast.projected_sessions
     limit = terms.session_limit
     goes_on = not subscription.end_us
+    known = None if usage.unpriced_sessions else provider_cost_micro
     if goes_on and terms.plan_id in ("starter", "professional") and usage.byok_sessions > usage.managed_sessions:
         yield pb.Recommendation(
             kind=pb.RECOMMENDATION_KIND_COST_REDUCTION,
@@ -40,6 +52,8 @@ def _all(subscription: Subscription, usage: pb.Usage, forecast: pb.Forecast) -> 
             projected_usage_percentage=forecast.projected_usage_percentage,
             managed_sessions=usage.managed_sessions,
             byok_sessions=usage.byok_sessions,
+            byok_provider_cost=None if known is None else money(known),
+            potential_savings=None if known is None else money(projected_micro(known, usage.sessions_used, projected)),
         )
     # A first day says nothing of a month, and a change that waits has decided the next one.
     is_open = goes_on and forecast.method != pb.FORECAST_METHOD_SO_FAR and not subscription.pending_change_id

@@ -6,6 +6,7 @@ Nothing leaves the process: an alert is read by ListAlerts and WatchAlerts, and 
 from __future__ import annotations
 
 import json
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from flowstack_protos.billing.v1 import alert_service_pb2 as pb
 from flowstack_protos.billing.v1 import budget_pb2
 
+from flowstack.testing import _watching as watching
 from flowstack.testing._audit import Action, action_of
 from flowstack.testing._calls import Call, page_of
 from flowstack.testing._errors import FakeError, invalid_field
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
     from flowstack.testing._records import Account
     from flowstack.testing._world import World
 
-WATCH_S: Final = 1.0
-"""How often a watcher looks whether its caller is still there."""
+LIFE_SIGN_S: Final = 30.0
+"""How often a stream without alerts says that it is alive; real seconds."""
 
 CALLS_PER_MINUTE: Final = 60
 """Of SendAlert, of RedeliverAlert, and of CreateWebhook."""
@@ -169,21 +171,23 @@ class Alerts:
         return pb.ListAlertsResponse(alerts=page, next_page_token=token)
 
     def watch_alerts(self, call: Call, request: pb.WatchAlertsRequest) -> Iterator[pb.WatchAlertsResponse]:
-        """Every alert from now on, or from after a token on."""
-        call.when_over(self._world.notify)
-        with self._world.lock:
-            alerts = self._world.account(call.account_id).alerts
-            place = int(request.resume_token) if request.resume_token.isdigit() else len(alerts)
+        """A sign of life, then every alert from now on, or from after a token on."""
+        world, account_id = self._world, call.account_id
+        watching.begin(world, call)
+        with world.lock:
+            alerts = world.account(account_id).alerts
+            place = _place_of(request.resume_token, account_id, len(alerts))
+        alert: pb.Alert | None = None
         while True:
-            with self._world.lock:
-                while place >= len(alerts) and call.is_active() and not self._world.stopping:
-                    self._world.changed.wait(WATCH_S)
-                if place >= len(alerts):
-                    return
-                alert = alerts[place]
-                place += 1
-            if not request.kinds or alert.kind in request.kinds:
-                yield pb.WatchAlertsResponse(alert=alert, resume_token=str(place))
+            if alert is None or not request.kinds or alert.kind in request.kinds:
+                yield pb.WatchAlertsResponse(alert=alert, resume_token=f"{account_id}:{place}")
+                spoken_s = time.monotonic()
+            with world.lock:
+                while place >= len(alerts) and time.monotonic() < spoken_s + LIFE_SIGN_S:
+                    if not watching.goes_on(world, call):
+                        return
+                alert = alerts[place] if place < len(alerts) else None
+                place += alert is not None
 
     def send_alert(self, call: Call, request: pb.SendAlertRequest) -> pb.SendAlertResponse:
         """An alert of the caller's own."""
@@ -243,6 +247,20 @@ def _alert_of(account: Account, alert_id: str) -> pb.Alert:
         if alert.alert_id == alert_id:
             return alert
     raise FakeError("ALERT_NOT_FOUND", "The account has no such alert. ListAlerts shows those that it has.")
+
+
+def _place_of(resume_token: str, account_id: str, newest: int) -> int:
+    """After how many of its alerts a stream goes on: all of them without a token.
+
+    Raises:
+        FakeError: INVALID_REQUEST: the token is not this account's.
+    """
+    if not resume_token:
+        return newest
+    scope, _, place = resume_token.rpartition(":")
+    if scope != account_id or not (place.isascii() and place.isdigit()) or int(place) > newest:
+        raise invalid_field("resume_token", "must be the last one of a stream of the same account")
+    return int(place)
 
 
 def count_call(account: Account, method: str, now_us: int, what: str) -> None:

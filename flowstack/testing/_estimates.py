@@ -1,6 +1,6 @@
 """What sessions cost, by UsageService of the fake: on each plan and offer that fits, managed beside BYOK.
 
-The only prices that it has are those of the published comparison, the price table `seed-example`.
+Current prices are those that the fake was given; the published comparison has its own, the price table `seed-example`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from flowstack_protos.type.v1 import type_pb2 as types
 
 from flowstack.testing._calls import Call
 from flowstack.testing._errors import FakeError
+from flowstack.testing._models import resolved
 from flowstack.testing._plans import OFFER, PLANS, micro_of, money
+from flowstack.testing._prices import VERSION
+from flowstack.testing._world import World
 
 TOKENS_DEFAULT: Final = 7_500
 """Of a session."""
@@ -35,6 +38,9 @@ _Range = tuple[int, int] | None
 class Estimates:
     """The method of UsageService that is about no account."""
 
+    def __init__(self, world: World) -> None:
+        self._world = world
+
     def estimate_cost(self, _: Call, request: pb.EstimateCostRequest) -> pb.EstimateCostResponse:
         """The plans and offers that allow as many sessions, by total, those without a total last."""
         table = request.price_table or CURRENT
@@ -45,7 +51,15 @@ class Estimates:
             )
         tokens = request.tokens_per_session or TOKENS_DEFAULT
         has_output = request.HasField("output_tokens_per_session")
-        cost = _seed_cost(request, tokens) if table == SEED_EXAMPLE else None
+        outputs = request.output_tokens_per_session if has_output else tokens // OUTPUT_SHARE
+        model = request.model
+        if table == SEED_EXAMPLE:
+            cost, version = _seed_cost(request, tokens), f"{SEED_EXAMPLE}-1"
+        else:
+            model, version = resolved(request.provider, request.model), VERSION
+            rates, sessions = self._world.prices.of(request.provider, model), request.sessions_per_month
+            micro = None if rates is None else rates.cost_micro(sessions * (tokens - outputs), sessions * outputs)
+            cost = None if micro is None else (micro, micro)
         found = [
             _estimate(plan_id, offer_id, limit, fee_micro, mode, (0, 0) if mode == _MANAGED else cost)
             for plan_id, offer_id, limit, fee_micro, managed in _fees()
@@ -55,10 +69,10 @@ class Estimates:
         return pb.EstimateCostResponse(
             estimates=sorted(found, key=_order),
             tokens_per_session=tokens,
-            output_tokens_per_session=request.output_tokens_per_session if has_output else tokens // OUTPUT_SHARE,
+            output_tokens_per_session=outputs,
             price_table=table,
-            served_model=request.model,
-            price_table_version=f"{SEED_EXAMPLE}-1" if table == SEED_EXAMPLE else "",
+            served_model=model,
+            price_table_version=version,
         )
 
 

@@ -7,6 +7,8 @@ from flowstack_protos.billing.v1 import usage_service_pb2 as pb
 from flowstack.testing._audit import NOTHING, action_of
 from flowstack.testing._calls import Call, page_of
 from flowstack.testing._errors import FakeError
+from flowstack.testing._plans import money
+from flowstack.testing._prices import VERSION
 from flowstack.testing._quota import Session
 from flowstack.testing._records import Account
 from flowstack.testing._sums import rows_of, totals_of, whole_range
@@ -34,7 +36,7 @@ class UsageHistory:
                 if _is_meant(one, request) and period_us in (None, one.period_start_us)
             ]
             page, token = page_of(found, call, request)
-            records = [pb.SessionRecord(session=session.to_proto()) for session in page]
+            records = [_record(session) for session in page]
         return pb.ListSessionsResponse(sessions=records, next_page_token=token, as_of_time=timestamp(now_us))
 
     def query_usage(self, call: Call, request: pb.QueryUsageRequest) -> pb.QueryUsageResponse:
@@ -71,6 +73,17 @@ class UsageHistory:
         return pb.ReconcileUsageResponse(
             accounts_compared=len(page), as_of_time=timestamp(now_us), next_page_token=token
         )
+
+
+def _record(session: Session) -> pb.SessionRecord:
+    if session.cost_micro is None:
+        return pb.SessionRecord(session=session.to_proto())
+    assert session.outcome is not None
+    return pb.SessionRecord(
+        session=session.to_proto(),
+        provider_cost=money(session.cost_micro),
+        price_table_version=VERSION if session.outcome.served_provider else "",
+    )
 
 
 def _period_start_us(account: Account, request: pb.ListSessionsRequest) -> int:

@@ -40,6 +40,13 @@ class Session:
     resolve_us: int = 0
     outcome: types.SessionOutcome | None = None
     release_reason: types.ReleaseReason.ValueType = types.RELEASE_REASON_UNSPECIFIED
+    cost_micro: int | None = None
+    """What providers charge the caller; None where that is not known, and where the operator's credentials served."""
+
+    @property
+    def is_unpriced(self) -> bool:
+        """Whether providers charge the caller nobody knows what."""
+        return self.counts_as == types.CREDENTIAL_MODE_BYOK and self.cost_micro is None
 
     @property
     def counts_as(self) -> types.CredentialMode.ValueType:
@@ -89,6 +96,10 @@ class Counts:
     managed: int = 0
     byok: int = 0
     reserved: int = 0
+    cost_micro: int = 0
+    """What providers charge the caller, as far as it is known."""
+    unpriced: int = 0
+    """Sessions of which it is not, counted or not."""
 
 
 @dataclass(slots=True)
@@ -135,6 +146,7 @@ class SessionBook:
         now_us: int,
         outcome: types.SessionOutcome,
         release_reason: types.ReleaseReason.ValueType | None,
+        cost_micro: int | None,
     ) -> bool:
         """Commits a session, or releases it for a reason; False where it was resolved before."""
         if session.state != _RESERVED:
@@ -144,6 +156,10 @@ class SessionBook:
         self._running -= 1
         session.resolve_us = now_us
         session.outcome = outcome
+        if session.counts_as == types.CREDENTIAL_MODE_BYOK:
+            session.cost_micro = cost_micro
+            counts.cost_micro += cost_micro or 0
+            counts.unpriced += session.is_unpriced
         if release_reason is not None:
             session.state = types.SESSION_STATE_RELEASED
             session.release_reason = release_reason

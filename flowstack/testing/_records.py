@@ -194,7 +194,8 @@ class Account:
         if not self.settings.HasField("budget"):
             return None
         budget, period = self.settings.budget, self.subscription.period(now_us)
-        spent = self.charges_micro(now_us)
+        counts = self.book.counts(period)
+        spent = self.charges_micro(now_us) + counts.cost_micro
         left = micro_of(budget.max_monthly_cost) - spent
         return budget_pb2.BudgetStatus(
             budget=budget,
@@ -202,5 +203,5 @@ class Account:
             remaining=money(max(0, left)),
             exceeded=left < 0,
             blocking=left < 0 and budget.action == budget_pb2.BUDGET_ACTION_BLOCK,
-            unpriced_sessions=self.book.counts(period).byok,
+            unpriced_sessions=counts.unpriced,
         )

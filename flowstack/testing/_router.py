@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Iterator
 from typing import Final
 
 from flowstack_protos.router.v1 import router_service_pb2 as pb
@@ -14,6 +12,8 @@ from flowstack_protos.type.v1 import type_pb2 as types
 from flowstack.testing._calls import Call, page_of
 from flowstack.testing._endings import Cause
 from flowstack.testing._errors import FakeError, Violation, invalid_request
+from flowstack.testing._models import MODELS, model_of, unknown_provider
+from flowstack.testing._plans import money
 from flowstack.testing._replies import check_labels
 from flowstack.testing._session import Conversation, Limits
 from flowstack.testing._tools import Inbox
@@ -22,36 +22,6 @@ from flowstack.testing._world import World
 FIRST_MESSAGE_S: Final = 30.0
 MODELS_DEFAULT: Final = 100
 """On a page."""
-
-MODELS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = MappingProxyType(
-    {
-        "anthropic": {
-            "claude-haiku-5-5": (),
-            "claude-opus-5-5": (),
-            "claude-sonnet-5-5": (),
-            "claude-opus-4-5-20251101": ("claude-opus-4-5", "claude-3-opus"),
-            "claude-sonnet-4-5-20250929": ("claude-sonnet-4-5", "claude-3-sonnet", "default"),
-        },
-        "bedrock": {
-            "global.anthropic.claude-opus-4-5-20251101-v1:0": ("claude-opus-4-5", "claude-3-opus"),
-            "global.anthropic.claude-sonnet-4-5-20250929-v1:0": ("claude-sonnet-4-5", "claude-3-sonnet", "default"),
-            "global.anthropic.claude-sonnet-5-5": ("claude-sonnet-5-5",),
-        },
-        "echo": {"echo-1": ("default",)},
-        "openai": {
-            "gpt-3.5-turbo": (),
-            "gpt-4": (),
-            "gpt-4-turbo": (),
-            "gpt-4.1": (),
-            "gpt-4.1-mini": (),
-            "gpt-4o": ("default",),
-            "gpt-4o-mini": (),
-            "gpt-5": (),
-            "gpt-5-mini": (),
-        },
-    }
-)
-"""The models by provider, with their aliases."""
 
 
 class Router:
@@ -73,26 +43,32 @@ class Router:
     def list_models(self, call: Call, request: pb.ListModelsRequest) -> pb.ListModelsResponse:
         """The models, by provider and name."""
         if request.provider and request.provider not in MODELS:
-            raise _unknown_provider(request.provider)
+            raise unknown_provider(request.provider)
         with self._world.lock:
             account = self._world.account(call.account_id)
             managed = account.grant(self._world.clock.now_us()).terms.managed_providers
         models = [
-            pb.Model(
-                provider=provider,
-                model=name,
-                aliases=aliases,
-                input_modalities=[pb.MODALITY_TEXT],
-                output_modalities=[pb.MODALITY_TEXT],
-                managed_available=provider in managed,
-                byok_available=True,
-            )
+            self._listed(provider, name, aliases, is_managed=provider in managed)
             for provider, names in sorted(MODELS.items())
             for name, aliases in sorted(names.items())
             if request.provider in ("", provider)
         ]
         page, token = page_of(models, call, request, newest_first=False, size_default=MODELS_DEFAULT)
         return pb.ListModelsResponse(models=page, next_page_token=token)
+
+    def _listed(self, provider: str, name: str, aliases: tuple[str, ...], *, is_managed: bool) -> pb.Model:
+        rates = self._world.prices.of(provider, name) if provider != "echo" else None
+        return pb.Model(
+            provider=provider,
+            model=name,
+            aliases=aliases,
+            input_modalities=[pb.MODALITY_TEXT],
+            output_modalities=[pb.MODALITY_TEXT],
+            input_price_per_million_tokens=None if rates is None else money(rates.input_micro),
+            output_price_per_million_tokens=None if rates is None else money(rates.output_micro),
+            managed_available=is_managed,
+            byok_available=True,
+        )
 
     def _run(self, call: Call, request: pb.CompleteRequest, inbox: Inbox | None) -> Iterator[pb.CompletionEvent]:
         _check(request)
@@ -143,7 +119,7 @@ def _candidates(request: pb.CompleteRequest) -> list[types.Candidate]:
     found = []
     for position, (provider, model) in enumerate(choices):
         try:
-            name = _model(provider, model)
+            name = model_of(provider, model)
         except FakeError as error:
             if len(choices) == 1:
                 raise
@@ -156,34 +132,6 @@ def _candidates(request: pb.CompleteRequest) -> list[types.Candidate]:
         mode = types.CREDENTIAL_MODE_BYOK if provider in own else types.CREDENTIAL_MODE_MANAGED
         found.append(types.Candidate(provider=provider, model=name, credential_mode=mode))
     return found
-
-
-def _model(provider: str, model: str) -> str:
-    models = MODELS.get(provider)
-    if models is None:
-        raise _unknown_provider(provider)
-    for name, aliases in models.items():
-        if model == name or model in aliases:
-            return name
-    near = _near(model, [*models, *(alias for aliases in models.values() for alias in aliases)])
-    raise FakeError(
-        "MODEL_NOT_FOUND",
-        f"The provider {provider} has no such model here.{near} ListModels names those that it has.",
-        metadata={"provider": provider},
-    )
-
-
-def _unknown_provider(provider: str) -> FakeError:
-    return FakeError(
-        "MODEL_NOT_FOUND",
-        f"That provider is not configured here.{_near(provider, list(MODELS))} "
-        f"Configured: {', '.join(sorted(MODELS))}.",
-    )
-
-
-def _near(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, 3)
-    return f" Did you mean {' or '.join(near)}?" if near else ""
 
 
 _PARTS: Final = {

@@ -44,6 +44,15 @@ THREADS_MAX: Final = 2_000
 
 MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024
 
+OPTIONS: Final = (
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    # As the services: gRPC itself takes a client that asks every 20 s whether the server is there for an attacker.
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    # Two fakes of one process must never share a port.
+    ("grpc.so_reuseport", 0),
+)
+
 _ADMIN_ONLY: Final = frozenset(
     {
         "CreateAccount",
@@ -71,18 +80,12 @@ class Server:
     def __init__(self, world: World, limits: Limits) -> None:
         self._world = world
         self._pool = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="fake-flowstack")
-        options = (
-            ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-            ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
-            # Two fakes of one process must never share a port.
-            ("grpc.so_reuseport", 0),
-        )
-        self._server = grpc.server(self._pool, options=options)
+        self._server = grpc.server(self._pool, options=OPTIONS)
         services: list[tuple[Any, str, tuple[object, ...]]] = [
             (router_service_pb2, "RouterService", (Router(world, limits),)),
             (account_service_pb2, "AccountService", (Accounts(world),)),
             (subscription_service_pb2, "SubscriptionService", (Subscriptions(world),)),
-            (usage_service_pb2, "UsageService", (UsageReader(world), UsageHistory(world), Estimates())),
+            (usage_service_pb2, "UsageService", (UsageReader(world), UsageHistory(world), Estimates(world))),
             (alert_service_pb2, "AlertService", (Alerts(world), Webhooks(world))),
             (invoice_service_pb2, "InvoiceService", (Invoices(world),)),
             (audit_service_pb2, "AuditService", (AuditReader(world),)),

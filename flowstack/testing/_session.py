@@ -236,7 +236,15 @@ class Conversation:
             outcome.served_provider, outcome.served_model = served.provider, served.model
             outcome.served_credential_mode = served.credential_mode
         world, now_us = self._world, self._world.clock.now_us()
-        if self._account.book.resolve(self._session, now_us, outcome, ending.release_reason):
+        # An answer that was cut off, by its provider or by who broke the session off, has tokens that nobody counted.
+        is_whole = progress.alive is None and ending.failed is None
+        cost_micro = world.prices.session_micro(
+            served,
+            progress.failures,
+            (progress.input_tokens, progress.output_tokens) if is_whole else None,
+            is_counted=ending.release_reason is None,
+        )
+        if self._account.book.resolve(self._session, now_us, outcome, ending.release_reason, cost_micro):
             settle(self._account, now_us)
             fire_alerts(self._account, now_us)
             world.changed.notify_all()

@@ -10,7 +10,7 @@ from flowstack_protos.billing.v1 import usage_service_pb2 as pb
 from flowstack_protos.type.v1 import type_pb2 as types
 
 from flowstack.testing._errors import invalid_field
-from flowstack.testing._plans import money
+from flowstack.testing._plans import micro_of, money
 from flowstack.testing._quota import Session
 from flowstack.testing._time import DAY_US, add_months, datetime_of, timestamp, us_of
 
@@ -55,11 +55,11 @@ def rows_of(
     found: dict[tuple[int, _Group], pb.UsageTotals] = {}
     if not request.group_by:
         for bucket_us in _buckets(request.granularity, start_us, end_us):
-            found[bucket_us, _Group()] = _nothing()
+            found[bucket_us, _Group()] = nothing()
     for session in sessions:
         if session.outcome is not None and start_us <= session.reserve_us < end_us and _is_meant(session, request):
             place = (_bucket_start(request.granularity, session.reserve_us), _group_of(session, request))
-            _add(found.setdefault(place, _nothing()), session)
+            add(found.setdefault(place, nothing()), session)
     return [
         pb.UsageRow(
             start_time=timestamp(bucket_us),
@@ -76,21 +76,25 @@ def rows_of(
 
 def totals_of(rows: Iterable[pb.UsageRow]) -> pb.UsageTotals:
     """All rows together."""
-    total = _nothing()
+    total, cost_micro = nothing(), 0
     for row in rows:
+        cost_micro += micro_of(row.totals.provider_cost)
         for name in _COUNTS:
             setattr(total, name, getattr(total, name) + getattr(row.totals, name))
+    total.provider_cost.CopyFrom(money(cost_micro))
     return total
 
 
 _COUNTS: Final = tuple(field.name for field in pb.UsageTotals.DESCRIPTOR.fields if field.message_type is None)
 
 
-def _nothing() -> pb.UsageTotals:
-    return pb.UsageTotals(provider_cost=money(0))  # the fake knows no provider's prices
+def nothing() -> pb.UsageTotals:
+    """The sums of no session."""
+    return pb.UsageTotals(provider_cost=money(0))
 
 
-def _add(totals: pb.UsageTotals, session: Session) -> None:
+def add(totals: pb.UsageTotals, session: Session) -> None:
+    """Adds a session that was resolved."""
     outcome = session.outcome
     assert outcome is not None
     is_managed = session.counts_as == types.CREDENTIAL_MODE_MANAGED
@@ -100,7 +104,8 @@ def _add(totals: pb.UsageTotals, session: Session) -> None:
         totals.byok_sessions += not is_managed
     else:
         totals.sessions_released += 1
-    totals.unpriced_sessions += not is_managed
+    totals.unpriced_sessions += session.is_unpriced
+    totals.provider_cost.CopyFrom(money(micro_of(totals.provider_cost) + (session.cost_micro or 0)))
     if not (outcome.HasField("input_tokens") and outcome.HasField("output_tokens")):
         totals.sessions_without_tokens += 1
         return

@@ -1,24 +1,21 @@
-"""UsageService of the fake: live usage, forecast and cost analysis. What was is in `_history`.
-
-The fake has no prices of providers: the cost of sessions on the caller's own credentials is unknown, counted as
-unpriced, and never taken for 0.
-"""
+"""UsageService of the fake: live usage, forecast and cost analysis. What was is in `_history`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from flowstack_protos.billing.v1 import usage_service_pb2 as pb
 from flowstack_protos.type.v1 import type_pb2 as types
 
-from flowstack.testing._advice import recommendations
-from flowstack.testing._alerts import WATCH_S
+from flowstack.testing import _watching as watching
+from flowstack.testing._advice import projected_micro, recommendations
 from flowstack.testing._calls import Call
-from flowstack.testing._plans import money
+from flowstack.testing._plans import micro_of, money
 from flowstack.testing._quota import Session
 from flowstack.testing._records import Account
-from flowstack.testing._time import DAY_US, timestamp
+from flowstack.testing._sums import add, nothing
+from flowstack.testing._time import DAY_US, Period, timestamp
 from flowstack.testing._world import World
 
 NEAR_LIMIT_PERCENT: Final = 80
@@ -37,16 +34,14 @@ class UsageReader:
 
     def watch_usage(self, call: Call, _: pb.WatchUsageRequest) -> Iterator[pb.WatchUsageResponse]:
         """The usage at once, and after each change."""
-        call.when_over(self._world.notify)
+        world = self._world
+        watching.begin(world, call)
         told = None
         while True:
-            with self._world.lock:
-                usage = self._usage(self._world.account(call.account_id))
-                while _counted(usage) == told and call.is_active() and not self._world.stopping:
-                    self._world.changed.wait(WATCH_S)
-                    usage = self._usage(self._world.account(call.account_id))
-                if _counted(usage) == told:
-                    return
+            with world.lock:
+                while _counted(usage := self._usage(world.account(call.account_id))) == told:
+                    if not watching.goes_on(world, call):
+                        return
                 told = _counted(usage)
             yield pb.WatchUsageResponse(usage=usage)
 
@@ -55,11 +50,14 @@ class UsageReader:
         with self._world.lock:
             account, now_us = self._world.account(call.account_id), self._world.clock.now_us()
             usage = self._usage(account)
-        period = account.subscription.period(now_us)
-        days = max(1, -(-(now_us - period.start_us) // DAY_US))
-        left_us = max(0, period.end_us - now_us)
-        used = usage.sessions_used
-        projected = used if days < 2 else used + round(used * left_us / max(DAY_US, now_us - period.start_us))
+            period = account.subscription.period(now_us)
+            cost_micro = account.book.counts(period).cost_micro
+        days, projected = _projected(period, now_us, usage.sessions_used)
+        left_us, used = max(0, period.end_us - now_us), usage.sessions_used
+        most_likely, low = (
+            money(micro_of(usage.current_charges) + projected_micro(cost_micro, used, sessions))
+            for sessions in (projected, used)
+        )
         forecast = pb.Forecast(
             account_id=account.account_id,
             period_start_time=usage.period_start_time,
@@ -73,9 +71,9 @@ class UsageReader:
             projected_sessions_low=used,
             projected_sessions_high=projected,
             projected_usage_percentage=_percentage(projected, usage.sessions_limit),
-            projected_cost=usage.current_charges,
-            projected_cost_low=usage.current_charges,
-            projected_cost_high=usage.current_charges,
+            projected_cost=most_likely,
+            projected_cost_low=low,
+            projected_cost_high=most_likely,
             unpriced_sessions=usage.unpriced_sessions,
             days_left=usage.days_left,
         )
@@ -92,8 +90,9 @@ class UsageReader:
         with self._world.lock:
             account, now_us = self._world.account(call.account_id), self._world.clock.now_us()
             usage = self._usage(account)
-            start_us = account.subscription.period(now_us).start_us
-            sessions = [one for one in account.book.sessions.values() if one.period_start_us == start_us]
+            period = account.subscription.period(now_us)
+            cost_micro = account.book.counts(period).cost_micro
+            items = _items(one for one in account.book.sessions.values() if one.period_start_us == period.start_us)
         analysis = pb.CostAnalysis(
             account_id=account.account_id,
             plan_id=usage.plan_id,
@@ -104,10 +103,11 @@ class UsageReader:
             managed_sessions=usage.managed_sessions,
             byok_sessions=usage.byok_sessions,
             current_charges=usage.current_charges,
+            provider_cost=money(cost_micro),
             unpriced_sessions=usage.unpriced_sessions,
             estimated_monthly_cost=usage.estimated_monthly_cost,
-            items=_items(sessions),
-            recommendations=recommendations(account.subscription, usage, forecast),
+            items=items,
+            recommendations=recommendations(account.subscription, usage, forecast, cost_micro),
         )
         return pb.AnalyzeCostsResponse(cost_analysis=analysis)
 
@@ -116,7 +116,8 @@ class UsageReader:
         grant = account.grant(now_us)
         quota = account.book.quota(grant)
         used, limit = quota.sessions_committed, quota.session_limit
-        charges = money(account.charges_micro(now_us))
+        charges_micro, counts = account.charges_micro(now_us), account.book.counts(grant.period)
+        _, projected = _projected(grant.period, now_us, used)
         day_us = now_us - now_us % DAY_US
         today = sum(
             one.state == types.SESSION_STATE_COMMITTED and one.reserve_us >= day_us
@@ -139,12 +140,12 @@ class UsageReader:
             can_use_managed=bool(quota.managed_providers),
             managed_sessions=quota.managed_sessions,
             byok_sessions=quota.byok_sessions,
-            current_charges=charges,
-            estimated_monthly_cost=charges,
+            current_charges=money(charges_micro),
+            estimated_monthly_cost=money(charges_micro + projected_micro(counts.cost_micro, used, projected)),
             costs_as_of_time=timestamp(now_us),
             budget=account.budget_status(now_us),
             days_left=max(0, -((now_us - grant.period.end_us) // DAY_US)),
-            unpriced_sessions=quota.byok_sessions,
+            unpriced_sessions=counts.unpriced,
         )
 
 
@@ -160,30 +161,33 @@ def _percentage(used: int, limit: int) -> float:
     return 100 * used / limit if limit else 0.0
 
 
-def _items(sessions: list[Session]) -> list[pb.CostItem]:
+def _projected(period: Period, now_us: int, used: int) -> tuple[int, int]:
+    """Of how many days the period has been, and how many sessions will be used at its end."""
+    days, passed_us = max(1, -(-(now_us - period.start_us) // DAY_US)), max(DAY_US, now_us - period.start_us)
+    left_us = max(0, period.end_us - now_us)
+    return days, used if days < 2 else used + round(used * left_us / passed_us)
+
+
+def _items(sessions: Iterable[Session]) -> list[pb.CostItem]:
+    """By provider, model and credentials, what costs most first."""
     items: dict[tuple[str, str, int], pb.CostItem] = {}
     for session in sessions:
         outcome = session.outcome
-        if outcome is None or session.state != types.SESSION_STATE_COMMITTED:
+        if outcome is None:
             continue
         place = (outcome.served_provider, outcome.served_model, outcome.served_credential_mode)
-        item = items.setdefault(
-            place,
-            pb.CostItem(
-                provider=outcome.served_provider,
-                model=outcome.served_model,
-                credential_mode=outcome.served_credential_mode,
-            ),
-        )
-        managed = outcome.served_credential_mode == types.CREDENTIAL_MODE_MANAGED
-        item.totals.sessions_committed += 1
-        item.totals.managed_sessions += managed
-        item.totals.byok_sessions += not managed
-        item.totals.unpriced_sessions += not managed
-        item.totals.input_tokens += outcome.input_tokens
-        item.totals.output_tokens += outcome.output_tokens
-    # As none of their costs is known, those of the most sessions come first. The fake's models are too few to be cut.
-    return sorted(
-        items.values(),
-        key=lambda item: (-item.totals.sessions_committed, item.provider, item.model, item.credential_mode),
+        if place not in items:
+            provider, model, mode = outcome.served_provider, outcome.served_model, outcome.served_credential_mode
+            items[place] = pb.CostItem(provider=provider, model=model, credential_mode=mode, totals=nothing())
+        add(items[place].totals, session)
+    return sorted(items.values(), key=_order)
+
+
+def _order(item: pb.CostItem) -> tuple[int, int, str, str, int]:
+    return (
+        -micro_of(item.totals.provider_cost),
+        -item.totals.sessions_committed,
+        item.provider,
+        item.model,
+        item.credential_mode,
     )

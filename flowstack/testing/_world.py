@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, cast
 
@@ -19,6 +19,7 @@ from flowstack.testing._errors import FakeError, invalid_field
 from flowstack.testing._facts import facts_of_account, facts_of_subscription
 from flowstack.testing._ids import new_id, new_secret, new_session_id
 from flowstack.testing._plans import Plan, plan_for_sale
+from flowstack.testing._prices import Prices
 from flowstack.testing._quota import Session, SessionBook
 from flowstack.testing._records import THRESHOLDS, Account, ApiKey
 from flowstack.testing._renewal import begin
@@ -46,7 +47,8 @@ class Stoppable(Protocol):
 class World:
     """The state of one fake. `lock` is held for every look at it and every change of it; `changed` tells of changes."""
 
-    def __init__(self, *, invoices_are_paid: bool = True) -> None:
+    def __init__(self, prices: Prices, *, invoices_are_paid: bool = True) -> None:
+        self.prices = prices
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
         self.clock = Clock()
@@ -61,6 +63,8 @@ class World:
         self._invoices_are_paid = invoices_are_paid
         self.admin_token = f"admin-{new_secret()}"
         self.conversations: set[Stoppable] = set()
+        self.streams: Counter[str] = Counter()
+        """How many of usage and alerts are open, by account."""
         self.stopping = False
 
     def open_account(self, plan: Plan, display_name: str, email: str, action: Action = _SET_UP) -> Account:
@@ -186,11 +190,6 @@ class World:
             answer = work()
             self.answers[place] = (content, answer)
             return answer
-
-    def notify(self) -> None:
-        """Tells those that watch that something has changed."""
-        with self.lock:
-            self.changed.notify_all()
 
 
 def _content_of(request: Any) -> bytes:

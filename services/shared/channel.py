@@ -15,6 +15,7 @@ from services.shared.tls import channel_credentials
 OPTIONS: Final = (
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 50),
@@ -24,7 +25,7 @@ OPTIONS: Final = (
     ("grpc.max_receive_message_length", -1),
 )
 """Keepalive that the servers' minimum allows, and quick reconnects: a peer on the same network is back within
-seconds or not at all."""
+seconds or not at all. Without a ping timeout gRPC gives an answer a minute, whatever the keepalive timeout says."""
 
 Metadata = tuple[tuple[str, str], ...]
 

@@ -32,8 +32,13 @@ _COMMON_OPTIONS: Final = (
     ("grpc.absolute_max_metadata_size", 16 * 1024),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
 )
+"""A client may ask every 5 s whether the server is there, also without calls; the server asks a silent client every
+30 s, and gives it 10 s, so that the streams of one that is gone for good end."""
 
 # Without this a second server would bind a taken port and silently take half of its calls.
 OPTIONS: Final = (*_COMMON_OPTIONS, ("grpc.so_reuseport", 0))

@@ -93,17 +93,26 @@ class Target:
         return Customer(self, account_id, key.secret)
 
 
+ECHO_USD = (2, 10)
+"""What the simulator costs here, dollars for a million input tokens and for a million output tokens."""
+
+
 @contextmanager
 def fake_target(_: Path) -> Iterator[Target]:
     """The fake."""
-    with FakeFlowStack() as fake, grpc.insecure_channel(fake.endpoint) as channel:
+    with FakeFlowStack(prices={("echo", "default"): ECHO_USD}) as fake, grpc.insecure_channel(fake.endpoint) as channel:
         yield Target(router=channel, billing=channel, vault=channel, admin_token=fake.admin_token)
 
 
 @contextmanager
 def services_target(folder: Path) -> Iterator[Target]:
     """The services, each a process of its own."""
-    with in_thread(lambda: running_suite(folder)) as suite:
+    prices = folder / "prices.toml"
+    prices.write_text(
+        'version = "contract-1"\n[[prices]]\nprovider = "echo"\nmodel = "echo-1"\n'
+        f'input_usd_per_million_tokens = "{ECHO_USD[0]}"\noutput_usd_per_million_tokens = "{ECHO_USD[1]}"\n'
+    )
+    with in_thread(lambda: running_suite(folder, FLOWSTACK_BILLING_PRICES_FILE=str(prices))) as suite:
         settings = suite.settings
         with (
             grpc.insecure_channel(settings.router_address) as router,

@@ -1,4 +1,5 @@
-"""Passes bytes on between clients and a server, until it is cut: what a broken network looks like to both."""
+"""Passes bytes on between clients and a server, until it is cut or falls silent: what a broken network looks like to
+both."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ class Relay:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
+        self._silent = threading.Event()
         threading.Thread(target=self._accept, name="relay", daemon=True).start()
 
     @property
@@ -33,6 +35,10 @@ class Relay:
                     pass  # its other end was quicker
             self._open.clear()
 
+    def fall_silent(self) -> None:
+        """Passes nothing on from now on, and lets every connection stand."""
+        self._silent.set()
+
     def _accept(self) -> None:
         while True:
             try:
@@ -48,7 +54,8 @@ class Relay:
     def _pass(self, source: socket.socket, sink: socket.socket) -> None:
         try:
             while data := source.recv(65536):
-                sink.sendall(data)
+                if not self._silent.is_set():
+                    sink.sendall(data)
             sink.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass  # cut

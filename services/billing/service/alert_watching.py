@@ -10,9 +10,10 @@ from typing import Final, NamedTuple
 from services.billing.domain.alerts import AlertKind
 from services.billing.service.alerts import AlertView, views_of
 from services.billing.service.context import Context
+from services.billing.service.feeds import Feed, Feeds
 from services.billing.store import Transaction
 from services.shared.background import waited
-from services.shared.errors import FlowStackError, Reason, invalid_request
+from services.shared.errors import FlowStackError, invalid_request
 
 LIFE_SIGN_S: Final = 30.0
 """How often a stream without alerts says that it is alive."""
@@ -41,39 +42,26 @@ class WatchedAlert(NamedTuple):
     resume_token: str
 
 
-class _Feed:
-    """One account's new alerts, for all who watch it."""
+class _Recent:
+    """One account's newest alerts, at hand for all who watch it."""
 
     def __init__(self, newest: int) -> None:
-        self.watchers = 0
         self.newest = newest
         """The place of the newest alert that was read."""
         self.oldest = newest
         """What comes after this place, up to the newest, is at hand."""
-        self.changed = asyncio.Event()
-        """Is set, and another one takes its place, when something was published."""
         self.stale = asyncio.Event()
         """There may be newer alerts in the store."""
-        self.error: Exception | None = None
-        """What ended the feed."""
-        self.task: asyncio.Task[None] | None = None
         self.catching_up = asyncio.Semaphore(CATCHING_UP_MAX)
-        self._recent: deque[WatchedAlert] = deque()
+        self._alerts: deque[WatchedAlert] = deque()
 
-    def publish(self, alerts: Sequence[WatchedAlert]) -> None:
+    def put(self, alerts: Sequence[WatchedAlert]) -> None:
         """Takes in what has come after the newest, in order."""
         for alert in alerts:
-            self._recent.append(alert)
+            self._alerts.append(alert)
             self.newest = _place(alert)
-        while len(self._recent) > RECENT_MAX:
-            self.oldest = _place(self._recent.popleft())
-        if alerts:
-            self._wake()
-
-    def fail(self, error: Exception) -> None:
-        """Ends the feed for everybody."""
-        self.error = error
-        self._wake()
+        while len(self._alerts) > RECENT_MAX:
+            self.oldest = _place(self._alerts.popleft())
 
     def after(self, place: int) -> Sequence[WatchedAlert] | None:
         """What is at hand after a place, in order; None where something between is not."""
@@ -81,15 +69,11 @@ class _Feed:
             return None
         # Almost always it is the last one or two that are new.
         found = list[WatchedAlert]()
-        for alert in reversed(self._recent):
+        for alert in reversed(self._alerts):
             if _place(alert) <= place:
                 break
             found.append(alert)
         return found[::-1]
-
-    def _wake(self) -> None:
-        self.changed.set()
-        self.changed = asyncio.Event()
 
 
 def _place(alert: WatchedAlert) -> int:
@@ -102,8 +86,7 @@ class AlertWatchService:
     def __init__(self, context: Context, wait: Wait = waited) -> None:
         self._context = context
         self._wait = wait
-        self._feeds: dict[str, _Feed] = {}
-        self._closed = False
+        self._feeds = Feeds("alerts", self._feed, "Call again with the last resume_token.")
 
     async def watch(
         self, account_id: str, kinds: Collection[AlertKind], resume_token: str
@@ -115,17 +98,16 @@ class AlertWatchService:
         """
         clock = self._context.clock
         newest, seen = await self._begin(account_id, resume_token)
-        feed = self._join(account_id, newest)
-        try:
+        with self._feeds.joined(account_id, lambda: _Recent(newest)) as feed:
             yield self._life_sign(account_id, seen)
             spoken_s = clock.monotonic_s()
             while True:
                 changed = feed.changed
                 if feed.error is not None:
                     raise feed.error
-                alerts = feed.after(seen)
+                alerts = feed.news.after(seen)
                 if alerts is None:
-                    async with feed.catching_up:
+                    async with feed.news.catching_up:
                         alerts = await self._read(account_id, seen)
                 for alert in alerts:
                     seen = _place(alert)
@@ -138,8 +120,6 @@ class AlertWatchService:
                     yield self._life_sign(account_id, seen)
                     spoken_s = clock.monotonic_s()
                 await self._wait(changed, max(0.0, spoken_s + LIFE_SIGN_S - clock.monotonic_s()))
-        finally:
-            self._leave(account_id, feed)
 
     async def poll(self) -> None:
         """Has what other replicas have written read, for all watched accounts at once.
@@ -147,20 +127,18 @@ class AlertWatchService:
         Raises:
             FlowStackError: BILLING_UNAVAILABLE.
         """
-        if not self._feeds:
+        watched = list(self._feeds.accounts)
+        if not watched:
             return
-        watched = list(self._feeds)
         newest = await self._context.store.transact(lambda transaction: transaction.alerts.last_sequences(watched))
         for account_id, place in newest.items():
             feed = self._feeds.get(account_id)
-            if feed is not None and place > feed.newest:
-                feed.stale.set()
+            if feed is not None and place > feed.news.newest:
+                feed.news.stale.set()
 
     async def close(self) -> None:
         """Ends every stream, so that its reader turns to the next server."""
-        self._closed = True
-        for feed in self._feeds.values():
-            feed.fail(_shutting_down())
+        self._feeds.close()
 
     async def _begin(self, account_id: str, resume_token: str) -> tuple[int, int]:
         """The place of the newest alert, and the place after which a stream begins."""
@@ -178,38 +156,19 @@ class AlertWatchService:
             raise invalid_request("resume_token", "must be the last one of a stream of the same account") from None
         return newest, newest if position is None else position[0]
 
-    def _join(self, account_id: str, newest: int) -> _Feed:
-        if self._closed:
-            raise _shutting_down()
-        feed = self._feeds.get(account_id)
-        if feed is None or feed.error is not None:
-            feed = self._feeds[account_id] = _Feed(newest)
-            feed.task = asyncio.create_task(self._run(account_id, feed), name=f"alerts of {account_id}")
-        feed.watchers += 1
-        return feed
-
-    def _leave(self, account_id: str, feed: _Feed) -> None:
-        feed.watchers -= 1
-        if feed.watchers:
-            return
-        if feed.task is not None:
-            feed.task.cancel()
-        if self._feeds.get(account_id) is feed:
-            del self._feeds[account_id]
-
-    async def _run(self, account_id: str, feed: _Feed) -> None:
+    async def _feed(self, account_id: str, feed: Feed[_Recent]) -> None:
         """Reads what is new whenever there may be something, once for all streams of the account."""
-        try:
-            with self._context.signals.alerts.watched(account_id, feed.stale):
-                # At first as well: what was written since the newest was read has told nobody.
-                while True:
-                    feed.stale.clear()
-                    alerts = await self._read(account_id, feed.newest)
-                    feed.publish(alerts)
-                    if len(alerts) < ALERTS_AT_ONCE:
-                        await feed.stale.wait()
-        except Exception as error:
-            feed.fail(error)
+        recent = feed.news
+        with self._context.signals.alerts.watched(account_id, recent.stale):
+            # At first as well: what was written since the newest was read has told nobody.
+            while True:
+                recent.stale.clear()
+                alerts = await self._read(account_id, recent.newest)
+                if alerts:
+                    recent.put(alerts)
+                    feed.wake()
+                if len(alerts) < ALERTS_AT_ONCE:
+                    await recent.stale.wait()
 
     async def _read(self, account_id: str, place: int) -> Sequence[WatchedAlert]:
         async def read(transaction: Transaction) -> Sequence[AlertView]:
@@ -225,7 +184,3 @@ class AlertWatchService:
 
     def _token(self, account_id: str, sequence: int) -> str:
         return self._context.page_tokens.seal(("WatchAlerts", account_id), (sequence, ""))
-
-
-def _shutting_down() -> FlowStackError:
-    return FlowStackError(Reason.SHUTTING_DOWN, "Billing is shutting down. Call again with the last resume_token.")

@@ -9,6 +9,7 @@ from typing import Final
 
 from services.billing.domain.usage import QuotaReading, Usage
 from services.billing.service.context import Context
+from services.billing.service.feeds import Feed, Feeds
 from services.billing.service.usage import UsageService
 from services.shared.background import waited
 from services.shared.errors import FlowStackError, Reason
@@ -21,46 +22,18 @@ RECHECK_S: Final = 30.0
 """As often usage is read where nothing seems to change: days end, and other replicas change plans and budgets."""
 
 
-class _Feed:
-    """One account's usage, for all who watch it."""
+class _Published:
+    """One account's usage, as it was published last."""
 
     def __init__(self) -> None:
-        self.watchers = 0
         self.usage: Usage | None = None
         self.version = 0
         """Counts what was published."""
-        self.error: Exception | None = None
-        """What ended the feed."""
-        self.task: asyncio.Task[None] | None = None
-        self._changed = asyncio.Event()
 
-    def publish(self, usage: Usage) -> None:
+    def put(self, usage: Usage) -> None:
         """Says how the account stands."""
         self.usage = usage
         self.version += 1
-        self._wake()
-
-    def fail(self, error: Exception) -> None:
-        """Ends the feed for everybody."""
-        self.error = error
-        self._wake()
-
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-    async def follow(self) -> AsyncGenerator[Usage, None]:
-        """What is published, the present first. Who reads slowly misses what newer news has overtaken."""
-        seen = 0
-        while True:
-            changed = self._changed
-            if self.usage is not None and self.version > seen:
-                seen = self.version
-                yield self.usage
-            elif self.error is not None:
-                raise self.error
-            else:
-                await changed.wait()
 
 
 class _Newest:
@@ -94,8 +67,7 @@ class UsageWatchService:
     def __init__(self, context: Context, usage: UsageService) -> None:
         self._context = context
         self._usage = usage
-        self._feeds: dict[str, _Feed] = {}
-        self._closed = False
+        self._feeds = Feeds("usage", self._feed, "Watch again.")
 
     async def watch(self, account_id: str) -> AsyncGenerator[Usage, None]:
         """The account's usage at once and after each change; changes that come faster than they are read are one.
@@ -104,45 +76,30 @@ class UsageWatchService:
             FlowStackError: ACCOUNT_NOT_FOUND, ENTITLEMENT_MISSING, QUOTA_UNAVAILABLE, SHUTTING_DOWN.
         """
         await self._context.store.transact(lambda transaction: transaction.accounts.get(account_id))
-        if self._closed:
-            raise _shutting_down()
-        feed = self._feeds.get(account_id)
-        if feed is None or feed.error is not None:
-            feed = self._feeds[account_id] = _Feed()
-            feed.task = asyncio.create_task(self._run(account_id, feed), name=f"usage of {account_id}")
-        feed.watchers += 1
-        try:
-            async with aclosing(feed.follow()) as usages:
-                async for usage in usages:
-                    yield usage
-        finally:
-            feed.watchers -= 1
-            if not feed.watchers:
-                self._drop(account_id, feed)
+        seen = 0
+        with self._feeds.joined(account_id, _Published) as feed:
+            while True:
+                changed = feed.changed
+                if feed.news.usage is not None and feed.news.version > seen:
+                    seen = feed.news.version
+                    yield feed.news.usage
+                elif feed.error is not None:
+                    raise feed.error
+                else:
+                    await changed.wait()
 
     async def close(self) -> None:
         """Ends every watch, so that its reader turns to the next server."""
-        self._closed = True
-        for account_id, feed in list(self._feeds.items()):
-            feed.fail(_shutting_down())
-            self._drop(account_id, feed)
+        self._feeds.close()
 
-    def _drop(self, account_id: str, feed: _Feed) -> None:
-        if feed.task is not None:
-            feed.task.cancel()
-        if self._feeds.get(account_id) is feed:
-            del self._feeds[account_id]
-
-    async def _run(self, account_id: str, feed: _Feed) -> None:
+    async def _feed(self, account_id: str, feed: Feed[_Published]) -> None:
         newest = _Newest()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._follow_quota(account_id, newest))
                 group.create_task(self._publish(account_id, feed, newest))
-        except* FlowStackError as errors:
-            feed.fail(errors.exceptions[0])
-        except* Exception as errors:
-            feed.fail(errors.exceptions[0])
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
 
     async def _follow_quota(self, account_id: str, newest: _Newest) -> None:
         async with aclosing(self._context.quota.watch_quota(account_id)) as readings:
@@ -150,18 +107,15 @@ class UsageWatchService:
                 newest.put(reading)
         raise FlowStackError(Reason.QUOTA_UNAVAILABLE, "Quota ended the watch. Watch again.")
 
-    async def _publish(self, account_id: str, feed: _Feed, newest: _Newest) -> None:
+    async def _publish(self, account_id: str, feed: Feed[_Published], newest: _Newest) -> None:
         ledger_follows = False
         with self._context.signals.usage.watched(account_id, newest.changed):
             while True:
                 quota, is_new = await newest.take()
                 usage = await self._usage.usage_at(account_id, quota)
-                if is_new or usage != feed.usage:
-                    feed.publish(usage)
+                if is_new or usage != feed.news.usage:
+                    feed.news.put(usage)
+                    feed.wake()
                 ledger_follows = ledger_follows or is_new
                 if not await waited(newest.changed, LEDGER_FOLLOWS_S if ledger_follows else RECHECK_S):
                     ledger_follows = False
-
-
-def _shutting_down() -> FlowStackError:
-    return FlowStackError(Reason.SHUTTING_DOWN, "Billing is shutting down. Watch again.")

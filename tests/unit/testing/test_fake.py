@@ -11,6 +11,7 @@ import pytest
 from flowstack_protos.router.v1 import router_service_pb2 as router
 from flowstack_protos.type.v1 import type_pb2 as types
 
+from flowstack import Agent, NotFoundError, QuotaExceededError
 from flowstack.testing import FakeFlowStack
 from tests.contract.target import Customer, Target, info_of, kinds, refusal, text_of
 
@@ -209,7 +210,45 @@ def test_two_fakes_know_nothing_of_each_other(fake: FakeFlowStack, target: Targe
 def test_mistakes_of_a_test_are_told(fake: FakeFlowStack) -> None:
     with pytest.raises(ValueError, match="free, hobbyist, starter, professional"):
         fake.new_account("gold")
-    with pytest.raises(ValueError, match="no failure of a provider"):
+    with pytest.raises(ValueError, match=r"no failure of a provider\. There are unreachable, .*, stalled"):
         fake.fail("bored")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="does not go back"):
         fake.advance(days=-1)
+    with pytest.raises(TypeError, match="An answer has to be a str, and is int: 4"):
+        fake.reply("Two.", 4)  # type: ignore[arg-type]
+    for slow in (fake.reply, fake.reply_with_tool_call):
+        with pytest.raises(ValueError, match="delay_s has to be 0 or more"):
+            slow("x", delay_s=-1)
+    assert fake.replies_left == 0
+    with pytest.raises(ValueError, match="times has to be 1 or more"):
+        fake.be_unavailable(0)
+    with pytest.raises(KeyError, match="No account of this fake"):
+        fake.account_id("fs_of_another_fake")
+
+
+def test_a_larger_plan_lets_the_next_call_through_and_a_smaller_one_waits(fake: FakeFlowStack) -> None:
+    free = fake.new_account("free")
+    with Agent("a", free, endpoint=fake.endpoint, provider="echo") as agent:
+        for _ in range(25):
+            agent.chat("Hello")
+        with pytest.raises(QuotaExceededError):
+            agent.chat("Hello")
+        fake.change_plan("hobbyist", free)
+        agent.chat("Hello")
+        fake.change_plan("free", free)
+        assert agent.get_usage().tier == "hobbyist"
+        fake.advance(days=31)
+        assert agent.get_usage().tier == "free"
+    with fake.agent() as own:
+        fake.change_plan("professional")
+        assert own.get_usage().tier == "professional"
+    with pytest.raises(NotFoundError):
+        fake.change_plan("gold")
+
+
+async def test_an_agent_for_asyncio(fake: FakeFlowStack) -> None:
+    fake.reply("Four.")
+    async with fake.async_agent("a", system="Be brief.") as agent:
+        assert await agent.chat("2 + 2?") == "Four."
+        assert (await agent.get_usage()).sessions_used == 1
+    assert fake.requests[-1].messages[0].role == router.MESSAGE_ROLE_SYSTEM

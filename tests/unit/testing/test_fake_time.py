@@ -20,6 +20,7 @@ from flowstack_protos.vault.v1 import vault_service_pb2 as vault
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.type.money_pb2 import Money
 
+from flowstack import UnavailableError
 from flowstack.testing import FakeFlowStack
 from tests.contract.target import Customer, Target, refusal
 from tests.support.suite import CALL_SECONDS
@@ -135,8 +136,9 @@ def test_alerts_are_watched(world: World) -> None:
     free = world.customer()
     world.set_alerts(free, alerts.AlertSettings(thresholds=[4]), "thresholds")
     stub = AlertServiceStub(world.channel)
+    watch = stub.WatchAlerts(alerts.WatchAlertsRequest(), metadata=free.metadata, timeout=CALL_SECONDS)
+    assert not next(watch).HasField("alert")
     list(free.complete())
-    watch = stub.WatchAlerts(alerts.WatchAlertsRequest(resume_token="0"), metadata=free.metadata, timeout=CALL_SECONDS)
     seen = next(watch)
     free.call(stub.SendAlert, alerts.SendAlertRequest(message="mine"))
     own = next(watch)
@@ -144,6 +146,14 @@ def test_alerts_are_watched(world: World) -> None:
 
     assert (seen.alert.threshold, seen.alert.sessions_used) == (4, 1)
     assert (own.alert.kind, own.alert.message) == (alerts.ALERT_KIND_CUSTOM, "mine")
+
+
+def test_a_watch_ends_with_the_fake_as_with_a_service() -> None:
+    with FakeFlowStack() as fake, fake.agent() as agent, agent.watch_usage() as watch:
+        next(watch)
+        fake.close()
+        with pytest.raises(UnavailableError, match="shutting down"):
+            next(watch)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +241,7 @@ def test_advice_follows_the_figures(world: World) -> None:
     world.fake.advance(days=40)
     assert not analyzed().recommendations
     assert [(item.provider, item.totals.sessions_committed) for item in analysis.items] == [("echo", 1)]
-    assert not analysis.HasField("provider_cost")
+    assert (analysis.provider_cost.units, analysis.unpriced_sessions) == (0, 0), "the simulator is free"
 
 
 def test_an_estimate_names_what_fits(world: World) -> None:
