@@ -55,6 +55,7 @@ class Nursery:
         self._born: asyncio.Queue[Child] = asyncio.Queue()
         self._children: dict[int, Child] = {}
         self._reader: asyncio.Task[None] | None = None
+        self._closing = False
 
     async def start(self, environment: Mapping[str, str], log: Path) -> Child:
         """Starts the service with this environment; what it writes goes to the end of `log`."""
@@ -82,10 +83,13 @@ class Nursery:
                 self._children.pop(said["id"]).ended.set_result(said["code"])
             else:
                 child = self._children[said["id"]] = Child(said["id"])
+                if self._closing:
+                    child.signal(signal.SIGKILL)
                 self._born.put_nowait(child)
 
     async def close(self) -> None:
-        """Kills what still runs, and ends."""
+        """Kills what still runs or is being started, and ends."""
+        self._closing = True
         for child in list(self._children.values()):
             child.signal(signal.SIGKILL)
         if self._process is not None and self._reader is not None:

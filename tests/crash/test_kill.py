@@ -41,7 +41,7 @@ LONG_KILLS = 1_000
 
 
 async def kill(
-    folder: Path, places: Sequence[tuple[str, int]], seed: int, *, billing: str = "", **defects: str
+    folder: Path, places: Sequence[tuple[str, int]], seed: int, *, database: str = "", **defects: str
 ) -> Findings:
     """Kills at one place after another, drains, and examines what is left.
 
@@ -49,11 +49,11 @@ async def kill(
         folder: where the services' data goes.
         places: where they die, and at which visit at most.
         seed: of all draws.
-        billing: the address of billing's database; a file in `folder` where it is empty.
+        database: the address of billing's; a file in `folder` where it is empty.
         defects: by service, the planted defect that it is to have.
     """
     draw = random.Random(seed)
-    settings = SETTINGS | ({"FLOWSTACK_BILLING_DATABASE": billing} if billing else {})
+    settings = SETTINGS | ({"FLOWSTACK_BILLING_DATABASE": database} if database else {})
     async with processes(folder, settings, defects) as running:
         await asyncio.gather(*(running.start(name) for name in NAMES))
         load = Load(running.settings, seed)
@@ -66,7 +66,7 @@ async def kill(
         finally:
             await load.close()
         await running.stop()
-    findings = examine(folder / "quota.db", billing or f"sqlite:///{folder}/billing.db", load.told)
+    findings = examine(folder / "quota.db", database or f"sqlite:///{folder}/billing.db", load.told)
     record(
         "kills",
         kills=running.kills,
@@ -109,7 +109,7 @@ async def test_a_kill_at_every_place_loses_nothing(tmp_path: Path) -> None:
 @pytest.mark.timeout(300)
 async def test_billing_killed_on_postgresql_loses_nothing(tmp_path: Path, billing_postgres: str) -> None:
     places = [place for place in PLACES if place[0].startswith("billing.")]
-    findings = await kill(tmp_path, places, seed=4, billing=billing_postgres)
+    findings = await kill(tmp_path, places, seed=4, database=billing_postgres)
     assert findings.lost == []
     assert findings.double == []
 
