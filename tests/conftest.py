@@ -1,9 +1,12 @@
 """Of the whole run: its order, where what takes long begins first and what waits for a build comes last; how it is
-spread over workers; and that no property has to hold within a time.
+spread over workers; where its files lie; and that no property has to hold within a time.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +20,20 @@ pytest_plugins = ("tests.support.postgres", "tests.support.database", "tests.sup
 # A loaded machine is not a defect of what is tested.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+
+MEMORY = Path("/dev/shm")
+MEMORY_BYTES_MIN = 2 * 1024**3
+
+
+def pytest_configure() -> None:
+    """Puts the tests' folders into memory, where there is room.
+
+    What services write has to survive the death of processes, which is all that tests kill; a disk would only be waited
+    for, at every commit.
+    """
+    if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > MEMORY_BYTES_MIN:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
