@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
 from services.billing.adapters.catalogue_file import load_catalogue
-from services.billing.adapters.pdf.printer import PdfPrinter
+from services.billing.adapters.pdf.late import LatePrinter
 from services.billing.adapters.price_table import load_prices
 from services.billing.adapters.providers_file import ProvidersFile
 from services.billing.adapters.quota_client import QuotaClient
@@ -239,7 +239,7 @@ def _ports(
         SubscriptionServicer(SubscriptionService(context, dispatcher)),
         usages,
         InvoiceServicer(
-            InvoiceService(context, PdfPrinter(settings.invoice_issuer)), CorrectionService(context, dispatcher)
+            InvoiceService(context, LatePrinter(settings.invoice_issuer)), CorrectionService(context, dispatcher)
         ),
         alerts=alerts,
         audits=AuditServicer(AuditService(context)),

@@ -8,11 +8,9 @@ import pytest
 
 from tests.contract.target import TARGETS, Customer, Target
 
-# The services take seconds to start: one worker runs all the tests of them, so that it is done once.
-_PARAMS = ["fake", pytest.param("services", marks=pytest.mark.xdist_group("contract of the services"))]
 
-
-@pytest.fixture(scope="session", params=_PARAMS)
+# The services take seconds to start: one worker runs all the tests that have this parameter; see support/schedule.py.
+@pytest.fixture(scope="session", params=["fake", "services"])
 def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """The public services."""
     with TARGETS[request.param](tmp_path_factory.mktemp(request.param)) as running:

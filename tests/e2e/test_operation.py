@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 from flowstack_protos.type.v1 import type_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.shared.process import EXIT_STARTUP_FAILED
 from services.shared.server import SERVICES
@@ -134,6 +136,18 @@ async def ready_again(suite: Suite, secret: str) -> None:
             return
 
 
+async def until_draining(suite: Suite, name: str) -> None:
+    """Waits until a service says that it serves no more."""
+    async with grpc.aio.insecure_channel(admin_addresses(suite.settings, SERVICES)[name]) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)  # its types leave Watch out
+        watch = stub.Watch(health_pb2.HealthCheckRequest(), timeout=60)
+        async for response in watch:
+            if response.status == health_pb2.HealthCheckResponse.NOT_SERVING:
+                watch.cancel()
+                return
+    raise AssertionError(f"{name} goes on serving")
+
+
 async def test_a_second_signal_releases_what_runs(suite: Suite) -> None:
     account_id, secret = await suite.open_account("starter")
     await ready_again(suite, secret)
@@ -145,7 +159,11 @@ async def test_a_second_signal_releases_what_runs(suite: Suite) -> None:
         async for event in call:
             session_id = event.session_started.session_id or session_id
             deltas += event.HasField("text_delta")
-            if deltas in (1, 5):
+            if deltas == 1:
+                os.kill(router, signal.SIGTERM)
+                # Two signals that come before the first is looked at are one.
+                await until_draining(suite, "router")
+            elif deltas == 5:
                 os.kill(router, signal.SIGTERM)
     assert (failed.value.code(), reason_of(failed.value)) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
     assert info_of(failed.value).metadata["counted"] == "false"

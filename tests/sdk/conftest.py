@@ -77,11 +77,8 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
         yield real
 
 
-# One worker runs what needs the services, so that they are started once.
-_PARAMS = [pytest.param("services", marks=pytest.mark.xdist_group("SDK on the services")), "fake"]
-
-
-@pytest.fixture(params=_PARAMS)
+# One worker runs what needs the services, so that they are started once; see support/schedule.py.
+@pytest.fixture(params=["services", "fake"])
 def platform(request: pytest.FixtureRequest) -> Iterator[Platform]:
     """Either: what a test says of one has to hold of the other."""
     if request.param == "services":

@@ -16,7 +16,7 @@ import pytest
 from tests.simulation.run import Report, simulate
 from tests.support.figures import record, size_of_long_run
 
-SEEDS = 300
+SEEDS = 120
 LONG_SEEDS = 10_000
 PROCESSES = 2
 CHUNK = 10

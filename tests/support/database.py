@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,23 +87,41 @@ def copy_of(template: str) -> Any:
     return copy
 
 
-def on_each_store(file: str, postgresql: str) -> Any:
-    """A fixture: the address of a SQLite file that is not there yet, then the one that another fixture has."""
+def file_template_of(migrations: Migrations) -> Any:
+    """A fixture: a SQLite file with the current schema, for others to be copies of."""
+
+    @pytest.fixture(scope="session")
+    def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+        file = tmp_path_factory.mktemp("template") / "template.db"
+        migrated(f"sqlite:///{file}", migrations)
+        return file
+
+    return template
+
+
+def on_each_store(file: str, postgresql: str, file_template: str = "") -> Any:
+    """A fixture: the address of a SQLite file, then the one that the fixture `postgresql` has.
+
+    The file is a copy of the one that the fixture `file_template` has; without it, it is not there yet.
+    """
 
     @pytest.fixture(params=STORES)
     def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-        if request.param == "sqlite":
-            return f"sqlite:///{tmp_path / file}"
-        found: str = request.getfixturevalue(postgresql)
-        return found
+        if request.param == "postgresql":
+            found: str = request.getfixturevalue(postgresql)
+            return found
+        if file_template:
+            shutil.copyfile(request.getfixturevalue(file_template), tmp_path / file)
+        return f"sqlite:///{tmp_path / file}"
 
     return address
 
 
 billing_template = template_of(MIGRATIONS)
+billing_file_template = file_template_of(MIGRATIONS)
 billing_postgres = copy_of("billing_template")
 empty = on_each_store("billing.db", "empty_postgres")
-database_address = on_each_store("billing.db", "billing_postgres")
+database_address = on_each_store("billing.db", "billing_postgres", "billing_file_template")
 
 
 @pytest.fixture

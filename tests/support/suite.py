@@ -38,10 +38,22 @@ CALL_SECONDS = 60.0
 Metadata = tuple[tuple[str, str], ...]
 
 
+PORTS_OF_WORKER = 1_500
+"""Below those that the system gives out by itself; each of the first eight workers of pytest-xdist has its own."""
+_given: set[int] = set()
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now, next to one another."""
+    """Ports that nobody listens on now, next to one another; each is given once by a process.
+
+    A service takes its port a while later, when another test may have asked, also in another worker.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
+    begin = 20_000 + worker * PORTS_OF_WORKER
     while True:
-        first = random.randrange(20_000, 32_000)
+        first = random.randrange(begin, begin + PORTS_OF_WORKER - count)
+        if not _given.isdisjoint(range(first, first + count)):
+            continue
         sockets = [socket.socket() for _ in range(count)]
         try:
             for offset, one in enumerate(sockets):
@@ -51,6 +63,7 @@ def free_ports(count: int) -> list[int]:
         finally:
             for one in sockets:
                 one.close()
+        _given.update(range(first, first + count))
         return list(range(first, first + count))
 
 

@@ -7,12 +7,11 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Final
 
-import anthropic
 import httpx2
 import msgspec
-from anthropic._models import FinalRequestOptions
 
 from services.router.domain.outcome import AttemptFailure
 from services.router.domain.request import AnthropicCredentials, Candidate, Prompt
@@ -21,7 +20,7 @@ from services.router.providers.anthropic_stream import AnthropicWire, ErrorBody,
 from services.router.providers.anthropic_wire import encode_request
 from services.router.providers.port import DEFAULT_TIMEOUTS, OnSent, ProviderError, Timeouts
 from services.router.providers.refusals import failure_of_status, refused, request_id_of
-from services.router.providers.sdk_call import SdkMethod, silent_client
+from services.router.providers.sdk_call import Sdk, SdkMethod, silent_client
 from services.router.providers.stream import CallStream
 from services.router.providers.traits import ModelTraits, Reasoning
 from services.shared.secret import Secret
@@ -30,16 +29,6 @@ DEFAULT_BASE_URL: Final = "https://api.anthropic.com"
 REQUEST_ID_HEADER: Final = "request-id"
 
 _TOOL_CALL_ID: Final = re.compile(r"[a-zA-Z0-9_-]+")
-
-_STANDING: Final[Mapping[str, str | anthropic.Omit]] = {
-    "Accept": "text/event-stream",
-    "Accept-Encoding": "identity",
-    **dict.fromkeys(("Authorization", "X-Api-Key"), anthropic.Omit()),
-}
-"""What stands on every request beside the SDK's own headers. Omit takes out what is the call's."""
-
-# The SDK's debug log names what was sent. No setting of the environment may switch that on here.
-logging.getLogger("anthropic").setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,21 +49,14 @@ class AnthropicProvider:
 
     def __init__(self, settings: AnthropicSettings) -> None:
         self._settings = settings
-        # Nothing is left to the SDK's own reading of the environment: a key, token, profile or header found there
-        # would go out with callers' requests.
-        self._sdk = anthropic.AsyncAnthropic(
-            api_key="set-per-request",
-            webhook_key="",
-            base_url=settings.base_url,
-            timeout=None,
-            http_client=silent_client(),
-            open_telemetry=False,
+        self._messages = SdkMethod(
+            lambda: import_module("anthropic"),
+            lambda: _ask_sdk(settings.base_url),
+            settings.timeouts,
+            REQUEST_ID_HEADER,
         )
-        # There is no argument that keeps the SDK from reading ANTHROPIC_CUSTOM_HEADERS.
-        self._sdk._custom_headers = {}
-        options = FinalRequestOptions.construct(method="post", url="/v1/messages", headers=_STANDING)
-        request = self._sdk._build_request(options)
-        self._messages = SdkMethod(request, settings.timeouts, REQUEST_ID_HEADER, self._refused)
+        if settings.managed is not None:
+            self._messages.prepare()
 
     def check(self, candidate: Candidate, prompt: Prompt) -> None:
         """Refuses what the format or the model cannot do."""
@@ -98,9 +80,43 @@ class AnthropicProvider:
         wire = AnthropicWire(keep_blocks=bool(prompt.tools))
         return self._messages.call(headers, body, wire, secrets, on_sent)
 
-    def _refused(self, response: httpx2.Response, secrets: Sequence[Secret]) -> ProviderError:
-        """What an HTTP status other than 2xx means. The error's type says more than the status where it is known."""
-        error = self._sdk._make_status_error_from_response(response)
+    async def aclose(self) -> None:
+        """Closes the connections."""
+        await self._messages.aclose()
+
+
+def _ask_sdk(base_url: str) -> Sdk:
+    """What the SDK says of messages of the server at `base_url`."""
+    # Not at this module's import, because that takes long; see sdk_call.
+    import anthropic
+    from anthropic._models import FinalRequestOptions
+
+    # The SDK's debug log names what was sent. It is read from the environment when the SDK is imported, and may not be
+    # switched on here.
+    logging.getLogger("anthropic").setLevel(logging.ERROR)
+    # Nothing is left to the SDK's own reading of the environment: a key, token, profile or header found there
+    # would go out with callers' requests.
+    sdk = anthropic.AsyncAnthropic(
+        api_key="set-per-request",
+        webhook_key="",
+        base_url=base_url,
+        timeout=None,
+        http_client=silent_client(),
+        open_telemetry=False,
+    )
+    # There is no argument that keeps the SDK from reading ANTHROPIC_CUSTOM_HEADERS.
+    sdk._custom_headers = {}
+    # What stands on every request beside the SDK's own headers. Omit takes out what is the call's.
+    standing: dict[str, str | anthropic.Omit] = {
+        "Accept": "text/event-stream",
+        "Accept-Encoding": "identity",
+        **dict.fromkeys(("Authorization", "X-Api-Key"), anthropic.Omit()),
+    }
+    options = FinalRequestOptions.construct(method="post", url="/v1/messages", headers=standing)
+
+    def refused_by(response: httpx2.Response, secrets: Sequence[Secret]) -> ProviderError:
+        # The error's type says more than the status where it is known.
+        error = sdk._make_status_error_from_response(response)
         try:
             said = msgspec.convert(error.body, ErrorBody).error or WireError()
         except msgspec.ValidationError:
@@ -110,9 +126,7 @@ class AnthropicProvider:
         request_id = request_id_of(response.headers, REQUEST_ID_HEADER, secrets)
         return refused(failure, message, response.headers, request_id, secrets)
 
-    async def aclose(self) -> None:
-        """Closes the connections."""
-        await self._messages.aclose()
+    return Sdk(sdk._build_request(options), refused_by)
 
 
 def _reasoning(known: ModelTraits) -> Reasoning:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 from urllib.parse import quote
 
-import boto3
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials, RefreshableCredentials
@@ -98,6 +97,13 @@ class FixedCredentials:
         return self._credentials
 
 
+def _new_session() -> Any:
+    # Here, because few routers need it, and not a tenth of a second at each start.
+    import boto3
+
+    return boto3.session.Session()
+
+
 class BotoCredentials:
     """Credentials as boto3 finds them: a profile, a web identity, the container's or the machine's role.
 
@@ -108,7 +114,7 @@ class BotoCredentials:
         session: Makes the session that is asked; in the thread, because that reads files as well.
     """
 
-    def __init__(self, session: Callable[[], Any] = boto3.session.Session) -> None:
+    def __init__(self, session: Callable[[], Any] = _new_session) -> None:
         self._session = session
         self._found: Any = None
         self._frozen: BedrockCredentials | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,18 +56,20 @@ class Migrations:
         """
         config = self.config_for(connection)
         config.attributes["on_step"] = on_step
-        scripts = ScriptDirectory.from_config(config)
+        steps = _steps_in(self.folder)
         if connection.dialect.name == "postgresql":
             # One at a time, and as long as it takes; but what cannot be locked at once is not waited for.
             connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
-        if _unknown(connection, scripts):
+        if not steps.known.issuperset(present := revisions(connection)):
             raise StartupError(
                 f"{name} was written by a newer version of {self.owner.service}. Run that version, or set "
                 f"{self.owner.setting} to another database."
             )
-        if target != "base" and target not in (NEWEST, *_known(scripts)):
-            raise StartupError(f"There is no revision {target}. There are: base, {', '.join(sorted(_known(scripts)))}.")
+        if target != "base" and target not in (NEWEST, *steps.known):
+            raise StartupError(f"There is no revision {target}. There are: base, {', '.join(sorted(steps.known))}.")
+        if target == NEWEST and steps.heads == set(present):
+            return
         if self.is_downwards(connection, target):
             command.downgrade(config, target)
         else:
@@ -76,19 +79,17 @@ class Migrations:
         """Whether `target` lies behind the schema's revision, so that going there drops what came since."""
         if target == NEWEST:
             return False
-        scripts = ScriptDirectory.from_config(self.config_for(connection))
-        # From the newest to the oldest.
-        order = [script.revision for script in scripts.walk_revisions()]
+        order = _steps_in(self.folder).order
         present = [order.index(revision) for revision in revisions(connection) if revision in order]
         return bool(present) and (target == "base" or (target in order and order.index(target) > min(present)))
 
     def problem_of_schema(self, connection: Connection) -> str:
         """What keeps the service from serving with this schema, as the end of a sentence; empty for nothing."""
         service = self.owner.service
-        scripts = ScriptDirectory.from_config(self.config_for(connection))
-        if _unknown(connection, scripts):
+        steps, present = _steps_in(self.folder), set(revisions(connection))
+        if not steps.known.issuperset(present):
             return f"was written by a newer version of {service}. Run that version, or name another database."
-        if set(revisions(connection)) != set(scripts.get_heads()):
+        if present != steps.heads:
             return (
                 f"has not the current schema. Run `make migrate`; {service} never changes a shared database by itself."
             )
@@ -100,9 +101,24 @@ def revisions(connection: Connection) -> tuple[str, ...]:
     return MigrationContext.configure(connection).get_current_heads()
 
 
-def _known(scripts: ScriptDirectory) -> set[str]:
-    return {script.revision for script in scripts.walk_revisions()}
+@dataclass(frozen=True, slots=True)
+class _Steps:
+    """The revisions that this version has."""
+
+    order: tuple[str, ...]
+    """From the newest to the oldest."""
+    heads: frozenset[str]
+
+    @property
+    def known(self) -> frozenset[str]:
+        return frozenset(self.order)
 
 
-def _unknown(connection: Connection, scripts: ScriptDirectory) -> bool:
-    return not _known(scripts).issuperset(revisions(connection))
+@functools.cache
+def _steps_in(folder: Path) -> _Steps:
+    # Once for a process: Alembic runs every step's file to know its revision.
+    config = Config()
+    config.set_main_option("script_location", str(folder))
+    scripts = ScriptDirectory.from_config(config)
+    order = tuple(script.revision for script in scripts.walk_revisions())
+    return _Steps(order, frozenset(scripts.get_heads()))

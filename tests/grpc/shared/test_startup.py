@@ -27,7 +27,7 @@ async def run(folder: Path, *module: str, **overrides: str) -> str:
         env=suite_environment(folder / "data", {"FLOWSTACK_PROVIDERS_FILE": str(PROVIDERS), **overrides}),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
         check=False,
     )
     assert done.returncode == EXIT_STARTUP_FAILED, done.stderr

@@ -25,9 +25,15 @@ MANAGED: dict[str, Any] = {"provider": "bedrock", "model": "claude-3-sonnet"}
 
 
 @pytest.fixture
-def fake() -> Iterator[FakeFlowStack]:
-    """A fake whose sessions wait but briefly for the results of tools."""
-    with FakeFlowStack(tool_results_timeout_s=0.05) as running:
+def tool_results_timeout_s() -> float:
+    """How long the fake's sessions wait for the results of tools."""
+    return 60.0
+
+
+@pytest.fixture
+def fake(tool_results_timeout_s: float) -> Iterator[FakeFlowStack]:
+    """A fake."""
+    with FakeFlowStack(tool_results_timeout_s=tool_results_timeout_s) as running:
         yield running
 
 
@@ -87,6 +93,7 @@ def test_rounds_end_with_the_plans_limit(fake: FakeFlowStack, target: Target) ->
     assert events[-1].session_finished.finish_reason == types.FINISH_REASON_TOOL_CALLS
 
 
+@pytest.mark.parametrize("tool_results_timeout_s", [0.05])
 def test_results_that_do_not_come_end_the_session(fake: FakeFlowStack, target: Target) -> None:
     free = customer(fake, target)
     fake.reply_with_tool_call("add")

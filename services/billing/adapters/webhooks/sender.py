@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Final
 
 import aiohttp
@@ -76,8 +76,13 @@ class GuardedSender:
         self._creation_lookup = FairLookup(creation_lookup or lookup)
         self._operators = operators
         self._allow_http = allow_http
-        self._tls = tls or ssl.create_default_context()
+        self._given_tls = tls
         self._timeout_s = timeout_s
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        # Not before it is needed: reading the system's authorities takes as long as half of billing's start.
+        return self._given_tls or ssl.create_default_context()
 
     async def check(self, account_id: str, url: str, form: WebhookFormat) -> str:
         """Checks an address as far as that can be done beforehand; answers it as it may be shown.
