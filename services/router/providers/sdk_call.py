@@ -5,8 +5,8 @@ credentials and its body. The SDK's `post` is not used, because it builds option
 anew for every call: under cProfile it took 2.4 s of the 3.4 s that sessions took in all. What a refusal says is still
 taken apart by the SDK; refusals are few.
 
-An SDK takes a second of processor time to import, and not every router calls every provider: it is loaded for the first
-call, in a thread, so that the sessions which run go on meanwhile.
+An SDK takes a second of processor time to import, which the start need not wait for: it is loaded in a thread, some
+seconds after the start, or for the first call where that comes before.
 """
 
 from __future__ import annotations
@@ -47,6 +47,9 @@ def silent_client() -> httpx2.AsyncClient:
     return httpx2.AsyncClient(transport=httpx2.AsyncBaseTransport(), trust_env=False)
 
 
+WARM_UP_S: Final = 5.0
+"""How long after the start an SDK is loaded that no call has asked for, in seconds."""
+
 _importing: Final = threading.Lock()
 """Two SDKs share libraries: they are imported one after the other."""
 
@@ -78,13 +81,17 @@ class SdkMethod:
         self._load = load
         self._ask = ask
         self._loading: asyncio.Task[_Prepared] | None = None
+        self._warm_up = asyncio.get_running_loop().call_later(WARM_UP_S, self.prepare)
         self._http = http.HttpClient(timeouts.connect_s)
         self._stall_s = timeouts.stall_s
         self._request_id_header = request_id_header
         self._leftovers = Leftovers()
 
     def prepare(self) -> asyncio.Task[_Prepared]:
-        """Loads the SDK, unless that is under way or done: for a method that will be called."""
+        """Loads the SDK, unless that is under way or done. What failed is tried again."""
+        self._warm_up.cancel()
+        if self._loading is not None and self._loading.done() and self._loading.exception() is not None:
+            self._loading = None
         if self._loading is None:
             self._loading = asyncio.create_task(self._prepare())
         return self._loading
@@ -152,6 +159,7 @@ class SdkMethod:
 
     async def aclose(self) -> None:
         """Closes the connections."""
+        self._warm_up.cancel()
         if self._loading is not None:
             await asyncio.wait((self._loading,))
         await self._leftovers.aclose()

@@ -14,6 +14,7 @@ import pytest
 
 from services.router.domain.outcome import AttemptFailure
 from services.router.domain.request import AnthropicCredentials, OpenAiCredentials
+from services.router.providers import sdk_call
 from services.router.providers.anthropic import AnthropicProvider, AnthropicSettings
 from services.router.providers.openai import OpenAiProvider, OpenAiSettings
 from services.router.providers.openai_stream import OpenAiWire
@@ -32,13 +33,18 @@ def test_the_router_starts_without_the_sdks() -> None:
 class Loader:
     """An SDK that takes as long to load as a test wants, of a server that nobody can reach."""
 
-    def __init__(self) -> None:
+    def __init__(self, *failures: Exception) -> None:
         self.threads: list[threading.Thread] = []
+        self.begun = threading.Event()
         self.goes_on = threading.Event()
+        self._failures = list(failures)
 
     def __call__(self) -> None:
         self.threads.append(threading.current_thread())
+        self.begun.set()
         assert self.goes_on.wait(60)
+        if self._failures:
+            raise self._failures.pop()
 
 
 def ask() -> Sdk:
@@ -88,6 +94,26 @@ async def test_a_caller_that_leaves_does_not_take_the_sdk_from_the_others() -> N
         assert not loading.done()
         loader.goes_on.set()
         assert await stays is AttemptFailure.UNREACHABLE
+
+
+async def test_what_no_call_has_asked_for_is_loaded_soon_after_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sdk_call, "WARM_UP_S", 0.0)
+    loader = Loader()
+    async with method_of(loader) as method:
+        await asyncio.to_thread(loader.begun.wait, 60)
+        loader.goes_on.set()
+        assert await call(method) is AttemptFailure.UNREACHABLE
+    assert len(loader.threads) == 1
+
+
+async def test_what_could_not_be_loaded_is_tried_again_by_the_next_call() -> None:
+    loader = Loader(MemoryError())
+    loader.goes_on.set()
+    async with method_of(loader) as method:
+        with pytest.raises(MemoryError):
+            await method.prepare()
+        assert await call(method) is AttemptFailure.UNREACHABLE
+    assert len(loader.threads) == 2
 
 
 async def test_what_the_operator_has_keys_for_is_loaded_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
