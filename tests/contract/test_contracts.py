@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
+from flowstack_protos.billing.v1 import invoice_service_pb2 as invoices
 from flowstack_protos.billing.v1 import plan_pb2
 from flowstack_protos.billing.v1 import subscription_service_pb2 as pb
 from google.type.money_pb2 import Money
@@ -139,6 +140,24 @@ def test_a_contract_to_come_goes_over_to_the_subscription_that_begins(free: Cust
     (pending,) = [one for one in listed if one.change_id == agreed.change.change_id]
     assert pending.state == pb.CHANGE_STATE_PENDING
     assert pending.subscription_id == begun.subscription.subscription_id
+
+
+def test_the_first_invoice_of_a_contract_to_come_is_previewed(free: Customer) -> None:
+    contract = later(free, 2, plan_id="professional", price=usd(300))
+    agreed = put(free, contract)
+    preview = free.call(free.target.invoices.PreviewInvoice, invoices.PreviewInvoiceRequest())
+
+    assert (preview.invoice.total, preview.issue_time) == (usd(300), contract.effective_time)
+    assert (preview.invoice.period_start_time, preview.invoice.subscription_id) == (contract.effective_time, "")
+    assert preview.invoice.lines[0].change_id == agreed.change.change_id
+
+
+def test_a_contract_long_after_the_free_period_is_not_previewed_yet(free: Customer) -> None:
+    put(free, later(free, 90, plan_id="professional", price=usd(300)))
+    preview = free.call(free.target.invoices.PreviewInvoice, invoices.PreviewInvoiceRequest())
+
+    assert (preview.invoice.total, preview.issue_time) == (usd(0), standing(free).period_end_time)
+    assert preview.invoice.subscription_id == standing(free).subscription_id
 
 
 def test_a_contract_drops_what_is_pending(hobbyist: Customer) -> None:
