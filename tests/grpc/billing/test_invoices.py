@@ -298,11 +298,15 @@ async def test_a_statement_shows_its_days_and_stays_as_it_was_printed(
     assert "Sessions by day" not in PdfReader(io.BytesIO(content)).pages[0].extract_text()
 
 
-async def test_what_is_issued_cannot_be_changed_in_the_database(settings: BillingSettings, clock: ManualClock) -> None:
+async def test_what_is_issued_or_booked_cannot_be_changed_in_the_database(
+    settings: BillingSettings, clock: ManualClock, quota: FakeQuotaEvents
+) -> None:
     async with billing(settings, clock) as service:
         desk = Desk(service, await service.new_customer("starter"))
         (invoice,) = await desk.invoices()
         await desk.credit(invoice.invoice_id, 5, "c1")
+        await quota.resolve(desk.account_id, "ses_1")
+        await quota.drained()
     address = settings.database_url().replace("postgresql://", "postgresql+psycopg://")
     engine = create_engine(address)
     for statement in (
@@ -315,6 +319,9 @@ async def test_what_is_issued_cannot_be_changed_in_the_database(settings: Billin
         "DELETE FROM credit_notes",
         "UPDATE audit_events SET actor_id = ''",
         "DELETE FROM audit_events",
+        "UPDATE ledger SET input_tokens = 1",
+        "UPDATE ledger SET labels = '{}'",
+        "DELETE FROM ledger",
     ):
         with pytest.raises(DBAPIError, match=r"immutable|kept"), engine.begin() as connection:
             connection.execute(text(statement))
