@@ -177,6 +177,33 @@ def test_a_previewed_contract_changes_nothing(hobbyist: Customer) -> None:
     assert standing(hobbyist).etag == before.etag
 
 
+def test_a_preview_has_no_ids_of_what_is_not_there(free: Customer) -> None:
+    request = pb.ChangePlanRequest(plan_id="starter", validate_only=True)
+    answers = (
+        free.call(free.target.subscriptions.ChangePlan, request),
+        put(free, pb.Contract(offer_id="volume-10k"), validate_only=True),
+    )
+
+    for answer in answers:
+        invoice = answer.invoice
+        assert (answer.subscription.subscription_id, invoice.subscription_id, invoice.invoice_id) == ("", "", "")
+        assert [(line.change_id, line.contract_id) for line in invoice.lines] == [("", "")]
+        terms = (answer.subscription.terms, answer.change.to_terms, answer.subscription.contract)
+        assert [one.contract_id for one in terms] == ["", "", ""]
+    assert answers[1].invoice.lines[0].description.startswith("Professional (contract), ")
+
+
+def test_what_was_previewed_can_be_done_with_its_etag(free: Customer) -> None:
+    request = pb.ChangePlanRequest(plan_id="starter", validate_only=True)
+    previewed = free.call(free.target.subscriptions.ChangePlan, request).subscription
+    assert previewed.etag == standing(free).etag
+
+    done = pb.ChangePlanRequest(plan_id="starter", etag=previewed.etag)
+    assert free.call(free.target.subscriptions.ChangePlan, done).subscription.plan_id == "starter"
+    code, info = refusal(lambda: free.call(free.target.subscriptions.ChangePlan, done))
+    assert (code, info.reason) == (grpc.StatusCode.ABORTED, "STALE_ETAG")
+
+
 def test_a_repeated_contract_is_answered_as_before(free: Customer) -> None:
     first = put(free, pb.Contract(offer_id="volume-10k"), request_id="k")
     second = put(free, pb.Contract(offer_id="volume-10k"), request_id="k")
