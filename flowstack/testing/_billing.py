@@ -149,7 +149,8 @@ def _preview(response: type[ResponseT], account: Account, changed: Changed, now_
     change.state = pb.CHANGE_STATE_PREVIEW
     subscription = subscription_to_proto(account, after, now_us, change if is_pending else None)
     answer = response(subscription=subscription, change=change.to_proto())
-    held, lines = answer.subscription, [] if invoice is None else invoice.lines
+    held = answer.subscription
+    lines = () if invoice is None else tuple(invoice.lines)
     for one in (held.terms, held.contract, held.pending_change.to_terms, answer.change.to_terms, *lines):
         if contract_id and one.contract_id == contract_id:
             one.ClearField("contract_id")
