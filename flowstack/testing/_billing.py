@@ -150,8 +150,8 @@ def _preview(response: type[ResponseT], account: Account, changed: Changed, now_
     subscription = subscription_to_proto(account, after, now_us, change if is_pending else None)
     answer = response(subscription=subscription, change=change.to_proto())
     held = answer.subscription
-    lines = () if invoice is None else tuple(invoice.lines)
-    for one in (held.terms, held.contract, held.pending_change.to_terms, answer.change.to_terms, *lines):
+    named: list[Any] = [held.terms, held.contract, held.pending_change.to_terms, answer.change.to_terms]
+    for one in named + ([] if invoice is None else list(invoice.lines)):
         if contract_id and one.contract_id == contract_id:
             one.ClearField("contract_id")
     return _with_invoice(answer, invoice)
