@@ -40,6 +40,7 @@ OTHER_FORMS: Final[Mapping[str, str]] = {
     "^[a-z0-9][a-z0-9_-]{0,63}$": "a name in lower-case letters, digits, - and _",
     "^([a-z0-9][a-z0-9_-]{0,63})?$": "a name in lower-case letters, digits, - and _",
     "^[^\\x00-\\x1f\\x7f]*$": "text on one line, without control characters",
+    "^[^\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f]*$": "text without control characters other than line breaks and tabs",
     "^[!-~]+$": "printable characters without spaces",
     "^[!-~]*$": "printable characters without spaces",
 }

@@ -133,18 +133,28 @@ def _answer(
 
 
 def _preview(response: type[ResponseT], account: Account, changed: Changed, now_us: int) -> ResponseT:
-    """What would happen, without ids for what is not there yet."""
-    after, change, invoice = changed.outcome.subscription, changed.change, None
+    """What would happen, without ids for what is not there yet, and with the etag by which it can be done."""
+    before, after, change, invoice = account.subscription, changed.outcome.subscription, changed.change, None
+    agreed = after.contract
+    contract_id = "" if agreed is None or agreed == before.contract else agreed.terms.contract_id
+    after = replace(after, version=before.version)
+    if after.subscription_id != before.subscription_id:
+        after = replace(after, subscription_id="")
     for charge in changed.outcome.charges:
         if charge.change_id == change.change_id and charge.amount_micro:
-            invoice = addressed(draft_of_charge(charge), account)
-    if after.subscription_id != account.subscription.subscription_id:
-        after = replace(after, subscription_id="")
+            charged = charge._replace(subscription_id=after.subscription_id, change_id="")
+            invoice = addressed(draft_of_charge(charged), account)
     is_pending = change.state == pb.CHANGE_STATE_PENDING
     change.change_id, change.subscription_id = "", after.subscription_id
     change.state = pb.CHANGE_STATE_PREVIEW
     subscription = subscription_to_proto(account, after, now_us, change if is_pending else None)
-    return _with_invoice(response(subscription=subscription, change=change.to_proto()), invoice)
+    answer = response(subscription=subscription, change=change.to_proto())
+    held = answer.subscription
+    named: list[Any] = [held.terms, held.contract, held.pending_change.to_terms, answer.change.to_terms]
+    for one in named + ([] if invoice is None else list(invoice.lines)):
+        if contract_id and one.contract_id == contract_id:
+            one.ClearField("contract_id")
+    return _with_invoice(answer, invoice)
 
 
 def _with_invoice(answer: ResponseT, invoice: invoice_pb2.Invoice | None) -> ResponseT:

@@ -17,11 +17,10 @@ from flowstack.testing._invoices import credited, draft_of_charge, paid, voided
 from flowstack.testing._pdf import printed
 from flowstack.testing._plans import plan_for_sale
 from flowstack.testing._records import Account
-from flowstack.testing._renewal import Charge
+from flowstack.testing._renewal import next_fee
 from flowstack.testing._settling import addressed, note_payments, put_invoice
-from flowstack.testing._subscriptions import final_end_us, terms_at
 from flowstack.testing._terms import terms_of
-from flowstack.testing._time import period_at, timestamp
+from flowstack.testing._time import timestamp
 from flowstack.testing._world import World
 
 CHUNK_BYTES: Final = 64 * 1024
@@ -58,25 +57,18 @@ class Invoices:
         with self._world.lock:
             account = self._world.account(call.account_id)
             subscription = account.subscription
-            issue_us, end_us = subscription.billed_us, final_end_us(subscription)
-            if 0 < end_us <= issue_us:
+            fee = next_fee(subscription)
+            if fee is None:
                 raise FakeError(
                     "SUBSCRIPTION_ENDED", "The subscription ends before another period, so no fee will follow."
                 )
-            terms = terms_at(subscription, issue_us)
             if request.plan_id:
                 terms = terms_of(plan_for_sale(request.plan_id, request.plan_version))
-            charge = Charge(
-                invoice_pb2.INVOICE_KIND_PERIOD_FEE,
-                subscription.subscription_id,
-                period_at(subscription.anchor_us, issue_us),
-                issue_us,
-                terms,
-                terms.price_micro,
-                "",
-            )
-            draft = addressed(draft_of_charge(charge), account)
-        return pb.PreviewInvoiceResponse(invoice=draft, issue_time=timestamp(issue_us))
+                fee = fee._replace(terms=terms, amount_micro=terms.price_micro, change_id="")
+            if fee.subscription_id != subscription.subscription_id:
+                fee = fee._replace(subscription_id="")  # one that is to come has no id yet
+            draft = addressed(draft_of_charge(fee), account)
+        return pb.PreviewInvoiceResponse(invoice=draft, issue_time=timestamp(fee.start_us))
 
     def download_invoice(self, call: Call, request: pb.DownloadInvoiceRequest) -> Iterator[pb.DownloadInvoiceResponse]:
         """The invoice, or one of its credit notes, as PDF: what it is first, then its bytes."""

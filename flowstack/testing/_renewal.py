@@ -11,6 +11,7 @@ from flowstack_protos.billing.v1 import subscription_service_pb2 as pb
 
 from flowstack.testing._ids import new_id
 from flowstack.testing._subscriptions import (
+    FOREVER_US,
     Change,
     Dated,
     Placement,
@@ -80,6 +81,17 @@ def advance(subscription: Subscription, now_us: int) -> Outcome:
         else:
             _charge_period(outcome)
     return outcome
+
+
+def next_fee(subscription: Subscription) -> Charge | None:
+    """The fee of the period that begins next, as things stand; None where none does."""
+    while (moment_us := next_step_us(subscription)) < FOREVER_US:
+        outcome = advance(subscription, moment_us)
+        fees = [charge for charge in outcome.charges if charge.kind == invoice_pb2.INVOICE_KIND_PERIOD_FEE]
+        if fees:
+            return fees[0]
+        subscription = outcome.subscription
+    return None
 
 
 def _charge_period(outcome: Outcome, change_id: str = "") -> None:

@@ -102,7 +102,8 @@ def _value(value: Any, field: FieldDescriptor, rules: validate_pb2.FieldRules, p
 
 def _string(value: str, rules: validate_pb2.StringRules, path: str) -> Iterator[Violation]:
     yield from _length(len(value.encode()), rules.min_bytes, rules.max_bytes, path)
-    if rules.HasField("pattern") and not re.search(rules.pattern, value, re.ASCII):
+    # The rules' `$` is the end alone, Python's is also the place before a last line break.
+    if rules.HasField("pattern") and not re.search(re.sub(r"\$$", r"\\Z", rules.pattern), value, re.ASCII):
         yield Violation(path, f"value does not match regex pattern `{rules.pattern}`")
     if getattr(rules, "in") and value not in getattr(rules, "in"):
         yield Violation(path, "value must be in list " + str(list(getattr(rules, "in"))))

@@ -133,6 +133,7 @@ def test_a_suspension_says_when_it_ends(free: Customer) -> None:
         ({"lift": True, "reason": "x"}, ""),
         ({"reason": "x", "until_time": {"seconds": 1}}, "until_time"),
         ({"reason": "x" * 513}, "reason"),
+        ({"reason": "x\x1b[2J"}, "reason"),
     ],
 )
 def test_a_bad_suspension_is_refused(free: Customer, fields: dict[str, Any], field: str) -> None:
@@ -142,6 +143,20 @@ def test_a_bad_suspension_is_refused(free: Customer, fields: dict[str, Any], fie
     info, bad = details_of(caught.value)
     assert info.reason == "INVALID_REQUEST"
     assert [violation.field for violation in bad.field_violations] == [field]
+
+
+@pytest.mark.parametrize("reason", ["x\n", "\0", "x\x7f"])
+def test_reasons_are_text_on_one_line(free: Customer, reason: str) -> None:
+    cancel = subscriptions.CancelSubscriptionRequest(reason=reason)
+    calls = [
+        lambda: delete(free, reason=reason),
+        lambda: free.call(free.target.subscriptions.CancelSubscription, cancel),
+    ]
+    for call in calls:
+        with pytest.raises(grpc.RpcError) as caught:
+            call()
+        _, bad = details_of(caught.value)
+        assert [violation.field for violation in bad.field_violations] == ["reason"]
 
 
 def test_a_rotated_keys_overlap_is_a_day_by_default(free: Customer) -> None:

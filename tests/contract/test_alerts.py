@@ -11,7 +11,7 @@ from flowstack_protos.billing.v1 import budget_pb2
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.type.money_pb2 import Money
 
-from tests.contract.target import Customer, refusal
+from tests.contract.target import Customer, details_of, refusal
 
 # No such host exists (RFC 6761), so nothing is ever sent.
 URL = "https://user:password@hooks.invalid:8443/services/t0?token=t1"
@@ -50,6 +50,20 @@ def redeliver(customer: Customer, alert_id: str, webhook_id: str = "") -> pb.Ale
 def listed(customer: Customer) -> list[pb.Alert]:
     """The alerts, newest first."""
     return list(customer.call(customer.target.alerts.ListAlerts, pb.ListAlertsRequest()).alerts)
+
+
+def test_a_message_may_have_several_lines(free: Customer) -> None:
+    text = "deployed\r\n\tby Ada"
+    assert send(free, message=text).message == text
+
+
+@pytest.mark.parametrize("message", ["\0", "x\x1b[2J", "x\x7f", "x\x0b"])
+def test_a_message_has_no_other_control_characters(free: Customer, message: str) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        send(free, message=message)
+
+    _, bad = details_of(caught.value)
+    assert [violation.field for violation in bad.field_violations] == ["message"]
 
 
 def test_settings_begin_with_three_thresholds(free: Customer) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
+from flowstack_protos.billing.v1 import invoice_service_pb2 as invoices
 from flowstack_protos.billing.v1 import plan_pb2
 from flowstack_protos.billing.v1 import subscription_service_pb2 as pb
 from google.type.money_pb2 import Money
@@ -141,6 +142,24 @@ def test_a_contract_to_come_goes_over_to_the_subscription_that_begins(free: Cust
     assert pending.subscription_id == begun.subscription.subscription_id
 
 
+def test_the_first_invoice_of_a_contract_to_come_is_previewed(free: Customer) -> None:
+    contract = later(free, 2, plan_id="professional", price=usd(300))
+    agreed = put(free, contract)
+    preview = free.call(free.target.invoices.PreviewInvoice, invoices.PreviewInvoiceRequest())
+
+    assert (preview.invoice.total, preview.issue_time) == (usd(300), contract.effective_time)
+    assert (preview.invoice.period_start_time, preview.invoice.subscription_id) == (contract.effective_time, "")
+    assert preview.invoice.lines[0].change_id == agreed.change.change_id
+
+
+def test_a_contract_long_after_the_free_period_is_not_previewed_yet(free: Customer) -> None:
+    put(free, later(free, 90, plan_id="professional", price=usd(300)))
+    preview = free.call(free.target.invoices.PreviewInvoice, invoices.PreviewInvoiceRequest())
+
+    assert (preview.invoice.total, preview.issue_time) == (usd(0), standing(free).period_end_time)
+    assert preview.invoice.subscription_id == standing(free).subscription_id
+
+
 def test_a_contract_drops_what_is_pending(hobbyist: Customer) -> None:
     hobbyist.call(hobbyist.target.subscriptions.CancelSubscription, pb.CancelSubscriptionRequest())
     answered = put(hobbyist, pb.Contract(plan_id="hobbyist", session_limit=300))
@@ -156,6 +175,33 @@ def test_a_previewed_contract_changes_nothing(hobbyist: Customer) -> None:
     assert (answered.change.state, answered.change.change_id) == (pb.CHANGE_STATE_PREVIEW, "")
     assert (answered.invoice.total, answered.entitlement_applied) == (usd(84), False)
     assert standing(hobbyist).etag == before.etag
+
+
+def test_a_preview_has_no_ids_of_what_is_not_there(free: Customer) -> None:
+    request = pb.ChangePlanRequest(plan_id="starter", validate_only=True)
+    answers = (
+        free.call(free.target.subscriptions.ChangePlan, request),
+        put(free, pb.Contract(offer_id="volume-10k"), validate_only=True),
+    )
+
+    for answer in answers:
+        invoice = answer.invoice
+        assert (answer.subscription.subscription_id, invoice.subscription_id, invoice.invoice_id) == ("", "", "")
+        assert [(line.change_id, line.contract_id) for line in invoice.lines] == [("", "")]
+        terms = (answer.subscription.terms, answer.change.to_terms, answer.subscription.contract)
+        assert [one.contract_id for one in terms] == ["", "", ""]
+    assert answers[1].invoice.lines[0].description.startswith("Professional (contract), ")
+
+
+def test_what_was_previewed_can_be_done_with_its_etag(free: Customer) -> None:
+    request = pb.ChangePlanRequest(plan_id="starter", validate_only=True)
+    previewed = free.call(free.target.subscriptions.ChangePlan, request).subscription
+    assert previewed.etag == standing(free).etag
+
+    done = pb.ChangePlanRequest(plan_id="starter", etag=previewed.etag)
+    assert free.call(free.target.subscriptions.ChangePlan, done).subscription.plan_id == "starter"
+    code, info = refusal(lambda: free.call(free.target.subscriptions.ChangePlan, done))
+    assert (code, info.reason) == (grpc.StatusCode.ABORTED, "STALE_ETAG")
 
 
 def test_a_repeated_contract_is_answered_as_before(free: Customer) -> None:

@@ -221,6 +221,20 @@ def advance(subscription: Subscription, now_us: int, randomness: Randomness) -> 
     return outcome
 
 
+def next_fee(subscription: Subscription, randomness: Randomness) -> Charge | None:
+    """The fee of the period that begins next, as things stand; None where none does.
+
+    It is of another subscription where a new one begins before this one renews. Pure, like `advance`, which finds it.
+    """
+    while (moment_us := next_step_us(subscription)) < FOREVER_US:
+        outcome = advance(subscription, moment_us, randomness)
+        fees = [charge for charge in outcome.charges if charge.kind is ChargeKind.PERIOD_FEE]
+        if fees:
+            return fees[0]
+        subscription = outcome.subscription
+    return None
+
+
 def _charge_period(outcome: Outcome, change_id: str = "") -> None:
     current = outcome.subscription
     period = period_at(current.anchor_us, current.billed_us)

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from services.billing.documents import Printer
 from services.billing.domain.invoices import CreditNote, Invoice
 from services.billing.domain.issuing import draft_of_charge, preview
-from services.billing.domain.renewal import Charge, ChargeKind, final_end_us, next_step_us, terms_at
+from services.billing.domain.renewal import next_fee, next_step_us
 from services.billing.invoice_store import InvoiceFilter
 from services.billing.service.context import Context
 from services.billing.service.open_account import OpenAccount, by_system
 from services.billing.service.paging import Page, PageRequest, read_page
 from services.billing.store import Transaction
 from services.shared.errors import FlowStackError, Reason
-from services.shared.periods import period_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,26 +108,20 @@ class InvoiceService:
                 opened = await OpenAccount.open(self._context, transaction, account_id)
                 await opened.close(by_system("renewal"))
                 account, subscription = opened.account, opened.subscription
-            issue_us, end_us = subscription.billed_us, final_end_us(subscription)
-            if 0 < end_us <= issue_us:
+            fee = next_fee(subscription, self._context.randomness)
+            if fee is None:
                 raise FlowStackError(
                     Reason.SUBSCRIPTION_ENDED, "The subscription ends before another period, so no fee will follow."
                 )
-            terms = terms_at(subscription, issue_us)
             if plan_id:
                 catalogue = self._context.catalogue
                 plan = catalogue.plan(plan_id, plan_version) if plan_version else catalogue.newest(plan_id, now_us)
                 terms = plan.terms()
-            charge = Charge(
-                ChargeKind.PERIOD_FEE,
-                subscription.subscription_id,
-                period_at(subscription.anchor_us, issue_us),
-                issue_us,
-                terms,
-                terms.price_micro,
-                "",
-            )
-            return InvoicePreview(preview(draft_of_charge(charge, self._context.catalogue), account), issue_us)
+                fee = fee._replace(terms=terms, amount_micro=terms.price_micro, change_id="")
+            if fee.subscription_id != subscription.subscription_id:
+                # One that is to come has no id yet.
+                fee = fee._replace(subscription_id="")
+            return InvoicePreview(preview(draft_of_charge(fee, self._context.catalogue), account), fee.start_us)
 
         return await self._context.store.transact(read)
 

@@ -12,7 +12,7 @@ from services.billing.domain.contracts import ContractWish, contract_of, put_con
 from services.billing.domain.entitlements import EntitlementStatus
 from services.billing.domain.invoices import Invoice
 from services.billing.domain.issuing import draft_of_charge, preview
-from services.billing.domain.model import ChangeState, Subscription, SubscriptionChange
+from services.billing.domain.model import ChangeState, Subscription, SubscriptionChange, Terms
 from services.billing.domain.renewal import next_step_us
 from services.billing.service.context import Context
 from services.billing.service.dispatcher import EntitlementDispatcher
@@ -249,20 +249,34 @@ class SubscriptionService:
         return ChangeAnswer(record, await self._dispatcher.apply(wish.account_id))
 
     async def _preview(self, opened: OpenAccount, changed: Changed) -> ChangeRecord:
-        """What would happen, without ids for what is not there yet."""
-        after = changed.outcome.subscription
-        if after.subscription_id != opened.subscription.subscription_id:
+        """What would happen, without ids for what is not there yet, and with the etag by which it can be done."""
+        before, after = opened.subscription, changed.outcome.subscription
+        agreed = after.contract
+        contract_id = "" if agreed is None or agreed == before.contract else agreed.contract_id
+        after = replace(after, version=before.version, terms=_unnamed(after.terms, contract_id))
+        if after.subscription_id != before.subscription_id:
             after = replace(after, subscription_id="")
-        change = replace(changed.change, change_id="", subscription_id=after.subscription_id)
+        if agreed is not None and contract_id:
+            after = replace(after, contract=replace(agreed, contract_id=""))
+        to_terms = changed.change.to_terms and _unnamed(changed.change.to_terms, contract_id)
+        change = replace(changed.change, change_id="", subscription_id=after.subscription_id, to_terms=to_terms)
         pending = replace(change, state=ChangeState.PREVIEW) if change.state is ChangeState.PENDING else None
         drafts = [
-            draft_of_charge(charge, self._context.catalogue)
+            draft_of_charge(charge._replace(subscription_id=after.subscription_id), self._context.catalogue)
             for charge in changed.outcome.charges
             if charge.change_id == changed.change.change_id and charge.amount_micro
         ]
         invoice = preview(drafts[0], opened.account) if drafts else None
+        if invoice is not None:
+            lines = (replace(line, change_id="", contract_id="") for line in invoice.lines)
+            invoice = replace(invoice, lines=tuple(lines))
         standing = Standing(after, pending, await opened.payment_status(), opened.now_us)
         return ChangeRecord(standing, replace(change, state=ChangeState.PREVIEW), invoice)
+
+
+def _unnamed(terms: Terms, contract_id: str) -> Terms:
+    """Terms without the id of a contract that is only previewed."""
+    return replace(terms, contract_id="") if terms.contract_id == contract_id else terms
 
 
 async def _write(opened: OpenAccount, changed: Changed, action: Action) -> ChangeRecord:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+from typing import Any
 
 import pytest
 from flowstack_protos.billing.v1 import invoice_pb2
 from flowstack_protos.billing.v1 import invoice_service_pb2 as pb
+from flowstack_protos.billing.v1 import subscription_service_pb2 as subscription_pb
 from flowstack_protos.billing.v1 import usage_service_pb2 as usage_pb
 from pypdf import PdfReader
 from sqlalchemy import create_engine, text
@@ -17,7 +19,7 @@ from services.billing.config import BillingSettings
 from tests.support.billing import ADMIN, BillingUnderTest, Customer, billing, failure_of, reason_of
 from tests.support.clock import DAY_US, ManualClock, us
 from tests.support.fake_quota_events import MANAGED, FakeQuotaEvents
-from tests.support.plans import Desk, amount_of, stamp
+from tests.support.plans import Desk, amount_of, dollars, stamp
 
 
 @pytest.fixture
@@ -149,26 +151,73 @@ async def test_a_credit_of_what_was_paid_is_a_refund(desk: Desk) -> None:
     assert (amount_of(after.amount_credited), amount_of(after.amount_paid), amount_of(after.amount_due)) == (10, 40, 0)
 
 
-async def test_the_preview_of_the_next_invoice(desk: Desk) -> None:
-    async def preview(**fields: object) -> pb.PreviewInvoiceResponse:
-        request = pb.PreviewInvoiceRequest(**fields)  # type: ignore[arg-type]
-        answer: pb.PreviewInvoiceResponse = await desk.service.invoices.PreviewInvoice(
-            request, metadata=desk.customer.metadata
-        )
-        return answer
+async def previewed(desk: Desk, **fields: Any) -> pb.PreviewInvoiceResponse:
+    request = pb.PreviewInvoiceRequest(**fields)
+    answer: pb.PreviewInvoiceResponse = await desk.service.invoices.PreviewInvoice(
+        request, metadata=desk.customer.metadata
+    )
+    return answer
 
+
+async def test_the_preview_of_the_next_invoice(desk: Desk) -> None:
     await desk.change("hobbyist")
     period_end = (await desk.view()).subscription.period_end_time
-    answer = await preview()
+    answer = await previewed(desk)
     assert (amount_of(answer.invoice.total), answer.issue_time) == (15, period_end)
     assert answer.invoice.state == invoice_pb2.INVOICE_STATE_DRAFT
     assert (answer.invoice.number, answer.invoice.sequence_number) == ("", 0)
-    assert amount_of((await preview(plan_id="professional")).invoice.total) == 200
-    assert await reason_of(preview(plan_id="gold")) == "PLAN_NOT_FOUND"
-    assert await reason_of(preview(plan_id="enterprise")) == "CONTRACT_REQUIRED"
+    assert amount_of((await previewed(desk, plan_id="professional")).invoice.total) == 200
+    assert await reason_of(previewed(desk, plan_id="gold")) == "PLAN_NOT_FOUND"
+    assert await reason_of(previewed(desk, plan_id="enterprise")) == "CONTRACT_REQUIRED"
     await desk.cancel()
-    assert await reason_of(preview()) == "SUBSCRIPTION_ENDED"
+    assert await reason_of(previewed(desk)) == "SUBSCRIPTION_ENDED"
     assert len(await desk.invoices()) == 1
+
+
+async def test_the_preview_of_a_contract_to_come_is_its_first_invoice(
+    service: BillingUnderTest, clock: ManualClock
+) -> None:
+    desk = Desk(service, await service.new_customer("free"))
+    start_us = clock.now_us() + 3 * DAY_US
+    contract = subscription_pb.Contract(plan_id="starter", price=dollars(40), effective_time=stamp(start_us))
+    agreed = await desk.contract(contract)
+    answer = await previewed(desk)
+    assumed = await previewed(desk, plan_id="professional")
+    assert (amount_of(answer.invoice.total), answer.issue_time) == (40, stamp(start_us))
+    assert (answer.invoice.period_start_time, answer.invoice.subscription_id) == (stamp(start_us), "")
+    assert answer.invoice.lines[0].change_id == agreed.change.change_id
+    assert (amount_of(assumed.invoice.total), assumed.issue_time) == (200, stamp(start_us))
+
+    clock.advance_us(3 * DAY_US)
+    await desk.view()
+    (issued,) = await desk.invoices()
+    assert list(issued.lines) == list(answer.invoice.lines)
+    period = (issued.period_start_time, issued.period_end_time)
+    assert period == (answer.invoice.period_start_time, answer.invoice.period_end_time)
+
+
+async def test_a_contract_after_the_free_period_is_not_previewed_yet(
+    service: BillingUnderTest, clock: ManualClock
+) -> None:
+    desk = Desk(service, await service.new_customer("free"))
+    period_end = (await desk.view()).subscription.period_end_time
+    start = stamp(clock.now_us() + 90 * DAY_US)
+    await desk.contract(subscription_pb.Contract(plan_id="starter", effective_time=start))
+    answer = await previewed(desk)
+    assert (amount_of(answer.invoice.total), answer.issue_time) == (0, period_end)
+    assert answer.invoice.subscription_id == (await desk.view()).subscription.subscription_id
+
+
+async def test_a_contract_after_the_end_is_previewed(desk: Desk, clock: ManualClock) -> None:
+    await desk.cancel()
+    clock.advance_us(40 * DAY_US)
+    await desk.pay_all()
+    assert await reason_of(previewed(desk)) == "SUBSCRIPTION_ENDED"
+    start = stamp(clock.now_us() + 50 * DAY_US)
+    await desk.contract(subscription_pb.Contract(plan_id="starter", price=dollars(40), effective_time=start))
+    answer = await previewed(desk)
+    assert (amount_of(answer.invoice.total), answer.issue_time) == (40, start)
+    assert answer.invoice.period_start_time == start
 
 
 async def test_a_download_is_the_same_bytes_and_says_what_it_is(desk: Desk) -> None:
@@ -249,11 +298,15 @@ async def test_a_statement_shows_its_days_and_stays_as_it_was_printed(
     assert "Sessions by day" not in PdfReader(io.BytesIO(content)).pages[0].extract_text()
 
 
-async def test_what_is_issued_cannot_be_changed_in_the_database(settings: BillingSettings, clock: ManualClock) -> None:
+async def test_what_is_issued_or_booked_cannot_be_changed_in_the_database(
+    settings: BillingSettings, clock: ManualClock, quota: FakeQuotaEvents
+) -> None:
     async with billing(settings, clock) as service:
         desk = Desk(service, await service.new_customer("starter"))
         (invoice,) = await desk.invoices()
         await desk.credit(invoice.invoice_id, 5, "c1")
+        await quota.resolve(desk.account_id, "ses_1")
+        await quota.drained()
     address = settings.database_url().replace("postgresql://", "postgresql+psycopg://")
     engine = create_engine(address)
     for statement in (
@@ -266,6 +319,9 @@ async def test_what_is_issued_cannot_be_changed_in_the_database(settings: Billin
         "DELETE FROM credit_notes",
         "UPDATE audit_events SET actor_id = ''",
         "DELETE FROM audit_events",
+        "UPDATE ledger SET input_tokens = 1",
+        "UPDATE ledger SET labels = '{}'",
+        "DELETE FROM ledger",
     ):
         with pytest.raises(DBAPIError, match=r"immutable|kept"), engine.begin() as connection:
             connection.execute(text(statement))

@@ -85,6 +85,29 @@ async def test_statements_from_before_their_days_were_kept_stay_without(empty: s
     await database.close()
 
 
+async def test_the_guards_of_the_ledger_come_and_go(empty: str) -> None:
+    await go(empty)
+    database = await open_database(empty)
+    async with database.engine.begin() as connection:
+        blank = {column.name: "" if column.type.python_type is str else 0 for column in ACCOUNTS.c}
+        await connection.execute(insert(ACCOUNTS), blank | {"account_id": "acct_x"})
+    await database.transact(lambda t: t.ledger.insert([PositionedEntry(7, "c9", entry("ses_1"))], 5))
+    await database.close()
+    changes = ("UPDATE ledger SET insert_us = 6", "DELETE FROM ledger")
+    before = read_rows(empty)
+    for statement in changes:
+        with pytest.raises(DBAPIError, match="immutable"), connection_to(empty) as connection:
+            connection.execute(text(statement))
+    assert read_rows(empty) == before
+    assert len(before) == 1
+
+    await go(empty, "0008", allow_loss=True)
+    for statement in changes:
+        with connection_to(empty) as connection:
+            connection.execute(text(statement))
+    assert read_rows(empty) == []
+
+
 async def test_a_second_time_changes_nothing(empty: str, capsys: pytest.CaptureFixture[str]) -> None:
     await go(empty)
     capsys.readouterr()

@@ -430,7 +430,7 @@ class SuspendAccountRequest(_message.Message):
     account_id: _builtins.str
     """The account. Required."""
     reason: _builtins.str
-    """Why, in words that the customer may read. Required for a suspension, at most 512 bytes."""
+    """Why, in words that the customer may read. Required for a suspension, at most 512 bytes, no control characters."""
     lift: _builtins.bool
     """True to lift the suspension instead."""
     etag: _builtins.str
@@ -496,7 +496,7 @@ class DeleteAccountRequest(_message.Message):
     account_id: _builtins.str
     """The account. Required."""
     reason: _builtins.str
-    """Why, for the audit log. At most 512 bytes."""
+    """Why, for the audit log. At most 512 bytes, no control characters."""
     etag: _builtins.str
     """The account's etag as last read; empty to go without the check."""
     def __init__(

@@ -771,7 +771,7 @@ class SendAlertRequest(_message.Message):
     account_id: _builtins.str
     """The account. Customers may leave it out; admins may not."""
     message: _builtins.str
-    """For people, 1 to 2,000 bytes."""
+    """For people, 1 to 2,000 bytes, no control characters but line breaks and tabs."""
     severity: Global___AlertSeverity.ValueType
     """How grave it is; unspecified for WARNING."""
     data_json: _builtins.str

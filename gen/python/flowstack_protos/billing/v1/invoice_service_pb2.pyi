@@ -199,7 +199,9 @@ class PreviewInvoiceResponse(_message.Message):
     ISSUE_TIME_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def invoice(self) -> _invoice_pb2.Invoice:
-        """The invoice, DRAFT. Its total may be zero; such an invoice is not issued."""
+        """The invoice, DRAFT. Its total may be zero; such an invoice is not issued. Its subscription_id is empty where
+        the subscription is to begin with it.
+        """
 
     @_builtins.property
     def issue_time(self) -> _timestamp_pb2.Timestamp:

@@ -115,7 +115,8 @@ class InvoiceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PreviewInvoice(self, request, context):
-        """Shows the next period's fee as it would be invoiced, with the pending change or with another plan.
+        """Shows the next period's fee as it would be invoiced, with the pending change or with another plan. Where a
+        new subscription begins first, with a contract after `free` or after the end, it is that one's first fee.
         Changes nothing. Customer for its own account, admin.
 
         Errors: NOT_FOUND / PLAN_NOT_FOUND; FAILED_PRECONDITION / CONTRACT_REQUIRED, SUBSCRIPTION_ENDED when

@@ -53,7 +53,8 @@ class InvoiceServiceStub:
     Errors: NOT_FOUND / INVOICE_NOT_FOUND.
     """
     PreviewInvoice: _grpc.UnaryUnaryMultiCallable[_invoice_service_pb2.PreviewInvoiceRequest, _invoice_service_pb2.PreviewInvoiceResponse]
-    """Shows the next period's fee as it would be invoiced, with the pending change or with another plan.
+    """Shows the next period's fee as it would be invoiced, with the pending change or with another plan. Where a
+    new subscription begins first, with a contract after `free` or after the end, it is that one's first fee.
     Changes nothing. Customer for its own account, admin.
 
     Errors: NOT_FOUND / PLAN_NOT_FOUND; FAILED_PRECONDITION / CONTRACT_REQUIRED, SUBSCRIPTION_ENDED when
@@ -115,7 +116,8 @@ class InvoiceServiceAsyncStub(InvoiceServiceStub):
     Errors: NOT_FOUND / INVOICE_NOT_FOUND.
     """
     PreviewInvoice: _aio.UnaryUnaryMultiCallable[_invoice_service_pb2.PreviewInvoiceRequest, _invoice_service_pb2.PreviewInvoiceResponse]  # type: ignore[assignment]
-    """Shows the next period's fee as it would be invoiced, with the pending change or with another plan.
+    """Shows the next period's fee as it would be invoiced, with the pending change or with another plan. Where a
+    new subscription begins first, with a contract after `free` or after the end, it is that one's first fee.
     Changes nothing. Customer for its own account, admin.
 
     Errors: NOT_FOUND / PLAN_NOT_FOUND; FAILED_PRECONDITION / CONTRACT_REQUIRED, SUBSCRIPTION_ENDED when
@@ -192,7 +194,8 @@ class InvoiceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _invoice_service_pb2.PreviewInvoiceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_invoice_service_pb2.PreviewInvoiceResponse, _abc.Awaitable[_invoice_service_pb2.PreviewInvoiceResponse]]:
-        """Shows the next period's fee as it would be invoiced, with the pending change or with another plan.
+        """Shows the next period's fee as it would be invoiced, with the pending change or with another plan. Where a
+        new subscription begins first, with a contract after `free` or after the end, it is that one's first fee.
         Changes nothing. Customer for its own account, admin.
 
         Errors: NOT_FOUND / PLAN_NOT_FOUND; FAILED_PRECONDITION / CONTRACT_REQUIRED, SUBSCRIPTION_ENDED when

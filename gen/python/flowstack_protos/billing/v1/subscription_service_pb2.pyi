@@ -733,7 +733,7 @@ class CancelSubscriptionRequest(_message.Message):
     account_id: _builtins.str
     """The account. Customers may leave it out; admins may not."""
     reason: _builtins.str
-    """Why, in the customer's words. At most 512 bytes."""
+    """Why, in the customer's words. At most 512 bytes, no control characters."""
     etag: _builtins.str
     """The subscription's etag as last read; empty to go without the check."""
     request_id: _builtins.str

@@ -35,9 +35,10 @@ class SubscriptionServiceStub:
     Changes share their manners. `etag`, as last read, refuses a change of what has changed meanwhile with
     ABORTED / STALE_ETAG: read again and decide again. `request_id` makes a repeat get the first response, for
     good; the same request_id with other content is ALREADY_EXISTS / DUPLICATE_REQUEST and changes nothing.
-    `validate_only` checks everything and answers what would happen, changes nothing and keeps no request_id. The change, its invoice and the entitlement on its way to quota are one transaction; the call
-    waits up to 2 s for quota and says in `entitlement_applied` whether it was applied. In-flight sessions finish
-    whatever changes. Every change is audit-logged.
+    `validate_only` checks everything and answers what would happen, changes nothing and keeps no request_id; its etag
+    is the subscription's present one, and what is not there yet has no id. The change, its invoice and the entitlement
+    on its way to quota are one transaction; the call waits up to 2 s for quota and says in `entitlement_applied`
+    whether it was applied. In-flight sessions finish whatever changes. Every change is audit-logged.
 
     Every method can answer UNAUTHENTICATED with the reasons given at AccountService, INVALID_ARGUMENT /
     INVALID_REQUEST with a BadRequest that names the fields, and NOT_FOUND / ACCOUNT_NOT_FOUND; every change
@@ -92,9 +93,10 @@ class SubscriptionServiceServicer:
     Changes share their manners. `etag`, as last read, refuses a change of what has changed meanwhile with
     ABORTED / STALE_ETAG: read again and decide again. `request_id` makes a repeat get the first response, for
     good; the same request_id with other content is ALREADY_EXISTS / DUPLICATE_REQUEST and changes nothing.
-    `validate_only` checks everything and answers what would happen, changes nothing and keeps no request_id. The change, its invoice and the entitlement on its way to quota are one transaction; the call
-    waits up to 2 s for quota and says in `entitlement_applied` whether it was applied. In-flight sessions finish
-    whatever changes. Every change is audit-logged.
+    `validate_only` checks everything and answers what would happen, changes nothing and keeps no request_id; its etag
+    is the subscription's present one, and what is not there yet has no id. The change, its invoice and the entitlement
+    on its way to quota are one transaction; the call waits up to 2 s for quota and says in `entitlement_applied`
+    whether it was applied. In-flight sessions finish whatever changes. Every change is audit-logged.
 
     Every method can answer UNAUTHENTICATED with the reasons given at AccountService, INVALID_ARGUMENT /
     INVALID_REQUEST with a BadRequest that names the fields, and NOT_FOUND / ACCOUNT_NOT_FOUND; every change
@@ -220,9 +222,10 @@ class SubscriptionService:
     Changes share their manners. `etag`, as last read, refuses a change of what has changed meanwhile with
     ABORTED / STALE_ETAG: read again and decide again. `request_id` makes a repeat get the first response, for
     good; the same request_id with other content is ALREADY_EXISTS / DUPLICATE_REQUEST and changes nothing.
-    `validate_only` checks everything and answers what would happen, changes nothing and keeps no request_id. The change, its invoice and the entitlement on its way to quota are one transaction; the call
-    waits up to 2 s for quota and says in `entitlement_applied` whether it was applied. In-flight sessions finish
-    whatever changes. Every change is audit-logged.
+    `validate_only` checks everything and answers what would happen, changes nothing and keeps no request_id; its etag
+    is the subscription's present one, and what is not there yet has no id. The change, its invoice and the entitlement
+    on its way to quota are one transaction; the call waits up to 2 s for quota and says in `entitlement_applied`
+    whether it was applied. In-flight sessions finish whatever changes. Every change is audit-logged.
 
     Every method can answer UNAUTHENTICATED with the reasons given at AccountService, INVALID_ARGUMENT /
     INVALID_REQUEST with a BadRequest that names the fields, and NOT_FOUND / ACCOUNT_NOT_FOUND; every change

@@ -36,9 +36,10 @@ class SubscriptionServiceStub:
     Changes share their manners. `etag`, as last read, refuses a change of what has changed meanwhile with
     ABORTED / STALE_ETAG: read again and decide again. `request_id` makes a repeat get the first response, for
     good; the same request_id with other content is ALREADY_EXISTS / DUPLICATE_REQUEST and changes nothing.
-    `validate_only` checks everything and answers what would happen, changes nothing and keeps no request_id. The change, its invoice and the entitlement on its way to quota are one transaction; the call
-    waits up to 2 s for quota and says in `entitlement_applied` whether it was applied. In-flight sessions finish
-    whatever changes. Every change is audit-logged.
+    `validate_only` checks everything and answers what would happen, changes nothing and keeps no request_id; its etag
+    is the subscription's present one, and what is not there yet has no id. The change, its invoice and the entitlement
+    on its way to quota are one transaction; the call waits up to 2 s for quota and says in `entitlement_applied`
+    whether it was applied. In-flight sessions finish whatever changes. Every change is audit-logged.
 
     Every method can answer UNAUTHENTICATED with the reasons given at AccountService, INVALID_ARGUMENT /
     INVALID_REQUEST with a BadRequest that names the fields, and NOT_FOUND / ACCOUNT_NOT_FOUND; every change
@@ -103,9 +104,10 @@ class SubscriptionServiceAsyncStub(SubscriptionServiceStub):
     Changes share their manners. `etag`, as last read, refuses a change of what has changed meanwhile with
     ABORTED / STALE_ETAG: read again and decide again. `request_id` makes a repeat get the first response, for
     good; the same request_id with other content is ALREADY_EXISTS / DUPLICATE_REQUEST and changes nothing.
-    `validate_only` checks everything and answers what would happen, changes nothing and keeps no request_id. The change, its invoice and the entitlement on its way to quota are one transaction; the call
-    waits up to 2 s for quota and says in `entitlement_applied` whether it was applied. In-flight sessions finish
-    whatever changes. Every change is audit-logged.
+    `validate_only` checks everything and answers what would happen, changes nothing and keeps no request_id; its etag
+    is the subscription's present one, and what is not there yet has no id. The change, its invoice and the entitlement
+    on its way to quota are one transaction; the call waits up to 2 s for quota and says in `entitlement_applied`
+    whether it was applied. In-flight sessions finish whatever changes. Every change is audit-logged.
 
     Every method can answer UNAUTHENTICATED with the reasons given at AccountService, INVALID_ARGUMENT /
     INVALID_REQUEST with a BadRequest that names the fields, and NOT_FOUND / ACCOUNT_NOT_FOUND; every change
@@ -166,9 +168,10 @@ class SubscriptionServiceServicer(metaclass=_abc_1.ABCMeta):
     Changes share their manners. `etag`, as last read, refuses a change of what has changed meanwhile with
     ABORTED / STALE_ETAG: read again and decide again. `request_id` makes a repeat get the first response, for
     good; the same request_id with other content is ALREADY_EXISTS / DUPLICATE_REQUEST and changes nothing.
-    `validate_only` checks everything and answers what would happen, changes nothing and keeps no request_id. The change, its invoice and the entitlement on its way to quota are one transaction; the call
-    waits up to 2 s for quota and says in `entitlement_applied` whether it was applied. In-flight sessions finish
-    whatever changes. Every change is audit-logged.
+    `validate_only` checks everything and answers what would happen, changes nothing and keeps no request_id; its etag
+    is the subscription's present one, and what is not there yet has no id. The change, its invoice and the entitlement
+    on its way to quota are one transaction; the call waits up to 2 s for quota and says in `entitlement_applied`
+    whether it was applied. In-flight sessions finish whatever changes. Every change is audit-logged.
 
     Every method can answer UNAUTHENTICATED with the reasons given at AccountService, INVALID_ARGUMENT /
     INVALID_REQUEST with a BadRequest that names the fields, and NOT_FOUND / ACCOUNT_NOT_FOUND; every change
