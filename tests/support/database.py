@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from sqlalchemy import Connection, create_engine, inspect, make_url, text
+from sqlalchemy import Connection, Table, create_engine, delete, inspect, make_url, text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.billing.adapters.migrations.steps import MIGRATIONS
 from services.billing.adapters.sql.database import Database, open_database
@@ -130,6 +131,22 @@ async def database(database_address: str) -> AsyncIterator[Database]:
     opened = await open_database(database_address)
     yield opened
     await opened.close()
+
+
+async def emptied(connection: AsyncConnection, *tables: Table) -> None:
+    """Deletes all rows of these tables, also of those whose triggers refuse it."""
+    if connection.dialect.name == "postgresql":
+        await connection.execute(text("SET LOCAL session_replication_role = replica"))
+        guards: dict[str, str] = {}
+    else:
+        query = "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND sql LIKE '%BEFORE DELETE%'"
+        guards = {name: sql for name, sql in await connection.execute(text(query))}
+    for name in guards:
+        await connection.execute(text(f"DROP TRIGGER {name}"))
+    for table in tables:
+        await connection.execute(delete(table))
+    for sql in guards.values():
+        await connection.exec_driver_sql(sql)
 
 
 async def waits_for_a_lock(database: SqlStore[Any]) -> bool:

@@ -61,6 +61,7 @@ class SessionEventReader:
         self._unwritten: dict[int, PartitionLease] = {}
         """Watermarks that came without entries, and are not stored yet."""
         self._watermarks_written_us = 0
+        self._balancing: asyncio.Task[Balance] | None = None
 
     async def run_once(self) -> bool:
         """Reads until the connection ends or the partitions are shared anew; True where it got anywhere.
@@ -86,17 +87,33 @@ class SessionEventReader:
             await asyncio.gather(rounds, return_exceptions=True)
 
     async def release(self) -> None:
-        """Gives the partitions up, where the database can be reached: others need not wait for the leases' end."""
+        """Gives the partitions up, where the database can be reached: others need not wait for the leases' end.
+
+        To be called once nothing is read any more.
+        """
+        await self._balanced()
         try:
             await self._context.store.transact(lambda transaction: transaction.partitions.release(self._replica))
         except FlowStackError as error:
             self._log.warning("leases_not_released", reason=error.reason.value)
 
     async def _balance(self) -> Balance:
+        await self._balanced()
         now_us = self._context.clock.now_us()
-        return await self._context.store.transact(
-            lambda transaction: transaction.partitions.balance(self._replica, now_us, self._lease_us)
+        self._balancing = asyncio.create_task(
+            self._context.store.transact(
+                lambda transaction: transaction.partitions.balance(self._replica, now_us, self._lease_us)
+            )
         )
+        return await asyncio.shield(self._balancing)
+
+    async def _balanced(self) -> None:
+        """Waits for a round whose caller was cancelled, which no cancellation reaches.
+
+        After the release it would take the partitions back, for a replica that is gone.
+        """
+        if self._balancing is not None:
+            await asyncio.gather(self._balancing, return_exceptions=True)
 
     async def _until_shared_anew(self, waiting: asyncio.Queue[_Item], lack: Lacking) -> None:
         """Says that this replica is alive; ends the reading at the next batch where the partitions are others."""

@@ -150,22 +150,25 @@ async def test_a_session_that_quota_resolved_otherwise_is_told_as_it_is(router: 
     assert router.service.resolver.counts.disagreed == 1
 
 
-async def test_commands_go_in_batches_while_others_are_on_their_way(router: RouterUnderTest) -> None:
-    router.quota.faults.late = {"reserve"}
-    calls = [router.complete(echo_request("x")) for _ in range(300)]
-    reading = [asyncio.create_task(_all(call)) for call in calls]
-    await router.quota.until(lambda: len(router.quota.sessions) >= BATCHES_IN_FLIGHT_MAX)
-    while router.service.running < 300:
-        await asyncio.sleep(0)
-    assert len(router.quota.batch_sizes) == BATCHES_IN_FLIGHT_MAX, "so many may be on their way"
-    first = sum(router.quota.batch_sizes)
-    router.quota.faults.answer_now.set()
-    await asyncio.gather(*reading)
+async def test_commands_go_in_batches_while_others_are_on_their_way(quota: FakeQuota, upstream: FaultServer) -> None:
+    quota.faults.late = {"reserve"}
+    # 300 calls at once take a loaded machine longer than a command waits for its answer by default.
+    limits = SessionLimits(resolution_answer_s=60)
+    async with running_router(quota, upstream, limits=limits, quota_answer_s=60) as router:
+        calls = [router.complete(echo_request("x")) for _ in range(300)]
+        reading = [asyncio.create_task(_all(call)) for call in calls]
+        await quota.until(lambda: len(quota.sessions) >= BATCHES_IN_FLIGHT_MAX)
+        while router.service.running < 300:
+            await asyncio.sleep(0)
+        assert len(quota.batch_sizes) == BATCHES_IN_FLIGHT_MAX, "so many may be on their way"
+        first = sum(quota.batch_sizes)
+        quota.faults.answer_now.set()
+        await asyncio.gather(*reading)
 
-    assert router.quota.states() == ["COMMITTED"] * 300
-    assert max(router.quota.batch_sizes) <= BATCH_COMMANDS_MAX
+    assert quota.states() == ["COMMITTED"] * 300
+    assert max(quota.batch_sizes) <= BATCH_COMMANDS_MAX
     # Everything that waited went out as one batch, or as full ones.
-    assert router.quota.batch_sizes[BATCHES_IN_FLIGHT_MAX] == min(BATCH_COMMANDS_MAX, 300 - first)
+    assert quota.batch_sizes[BATCHES_IN_FLIGHT_MAX] == min(BATCH_COMMANDS_MAX, 300 - first)
 
 
 async def _all(call: object) -> list[object]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import delete, select
+from sqlalchemy import select
 
 from services.billing.adapters.sql.alert_tables import ALERT_DELIVERIES, ALERTS, WEBHOOKS
 from services.billing.adapters.sql.database import Database
@@ -31,7 +31,7 @@ from services.shared.errors import FlowStackError, Reason
 from services.shared.periods import period_at
 from tests.support.books import Books
 from tests.support.clock import DAY_US, ManualClock
-from tests.support.database import waits_for_a_lock
+from tests.support.database import emptied, waits_for_a_lock
 
 CUSTOMER: Final = Actor(ActorKind.CUSTOMER, "key_1")
 PLANS: Final = ("hobbyist", "starter", "professional")
@@ -267,8 +267,7 @@ async def test_each_alert_fires_once_and_none_is_missed(
     database: Database, history: list[tuple[list[tuple[Any, ...]], int]]
 ) -> None:
     async with database.engine.begin() as connection:
-        for table in (ALERTS, ALERT_DELIVERIES, WEBHOOKS, LEDGER, DUE_ACCOUNTS):
-            await connection.execute(delete(table))
+        await emptied(connection, ALERTS, ALERT_DELIVERIES, WEBHOOKS, LEDGER, DUE_ACCOUNTS)
     world = World(database)
     for plan_id in ("hobbyist", "free"):
         await world.open(plan_id)

@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import delete, select
+from sqlalchemy import select
 
 from services.billing.adapters.sql.alert_tables import ALERTS
 from services.billing.adapters.sql.database import Database
@@ -32,6 +32,7 @@ from services.shared.errors import FlowStackError, Reason
 from services.shared.periods import Period, period_at
 from tests.support.books import Books
 from tests.support.clock import DAY_US, ManualClock
+from tests.support.database import emptied
 from tests.support.rollups import OnePrice
 
 CUSTOMER: Final = Actor(ActorKind.CUSTOMER, "key_1")
@@ -253,8 +254,7 @@ class World:
 @given(history=rounds)
 async def test_a_budget_blocks_exactly_while_it_is_exceeded(database: Database, history: list[tuple[Any, ...]]) -> None:
     async with database.engine.begin() as connection:
-        for table in (ALERTS, LEDGER, DUE_ACCOUNTS):
-            await connection.execute(delete(table))
+        await emptied(connection, ALERTS, LEDGER, DUE_ACCOUNTS)
     world = World(database)
     world.account_id = await world.replicas[0].open_account("hobbyist")
     turn = 0

@@ -18,7 +18,6 @@ from typing import Any, Final
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import delete
 from standardwebhooks import Webhook as StandardWebhook
 
 from services.billing.adapters.sql.alert_tables import ALERT_DELIVERIES, ALERTS
@@ -44,6 +43,7 @@ from services.shared.errors import FlowStackError
 from services.shared.secret import Secret
 from tests.support.books import Books
 from tests.support.clock import DAY_US, HOUR_US, SECOND_US, ManualClock
+from tests.support.database import emptied
 
 CUSTOMER: Final = Actor(ActorKind.CUSTOMER, "key_1")
 ATTEMPTS_MAX: Final = 10
@@ -361,8 +361,7 @@ async def test_each_alert_reaches_each_webhook_or_is_given_up(
     database: Database, history: list[tuple[Any, ...]], jitter: float
 ) -> None:
     async with database.engine.begin() as connection:
-        for table in (ALERT_DELIVERIES, ALERTS):
-            await connection.execute(delete(table))
+        await emptied(connection, ALERT_DELIVERIES, ALERTS)
     world = World(database, jitter)
     await world.begin()
     try:

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar, cast
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import insert, select, update
 
 from services.billing.adapters.sql.database import Database
 from services.billing.adapters.sql.tables import ACCOUNTS, LEDGER, PARTITION_CURSORS, READER_REPLICAS, STRAY_EVENTS
@@ -29,6 +29,7 @@ from services.billing.service.reader import SessionEventReader
 from services.billing.store import Transaction
 from services.shared.errors import FlowStackError, Reason
 from tests.support.clock import ManualClock
+from tests.support.database import emptied
 from tests.support.rollups import OnePrice, sums_of_ledger, sums_stored
 
 T = TypeVar("T")
@@ -171,7 +172,7 @@ steps = st.lists(
 )
 @given(history=steps)
 async def test_the_ledger_is_what_quotas_events_say(database: Database, history: list[tuple[Any, ...]]) -> None:
-    await empty(database)
+    await begin_anew(database)
     clock = ManualClock()
     quota, booked = Quota(clock), list[LedgerEntry]()
     known = False
@@ -239,16 +240,16 @@ async def add_accounts(database: Database, account_ids: Sequence[str]) -> None:
         await connection.execute(insert(ACCOUNTS), [blank | {"account_id": account_id} for account_id in account_ids])
 
 
-async def empty(database: Database) -> None:
+async def begin_anew(database: Database) -> None:
     async with database.engine.begin() as connection:
-        for table in (LEDGER, STRAY_EVENTS, ACCOUNTS, READER_REPLICAS, USAGE_PERIODS, USAGE_HOURS, USAGE_LABELS):
-            await connection.execute(delete(table))
+        tables = (LEDGER, STRAY_EVENTS, ACCOUNTS, READER_REPLICAS, USAGE_PERIODS, USAGE_HOURS, USAGE_LABELS)
+        await emptied(connection, *tables)
         await connection.execute(update(PARTITION_CURSORS).values(cursor="", watermark_us=0, owner="", lease_end_us=0))
     await add_accounts(database, KNOWN)
 
 
 async def test_consequences_that_fail_undo_the_entries(database: Database) -> None:
-    await empty(database)
+    await begin_anew(database)
 
     async def fail(_: Transaction, entries: Sequence[LedgerEntry], __: int) -> None:
         assert len(entries) == 1
