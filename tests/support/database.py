@@ -140,7 +140,7 @@ async def emptied(connection: AsyncConnection, *tables: Table) -> None:
         guards: dict[str, str] = {}
     else:
         query = "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND sql LIKE '%BEFORE DELETE%'"
-        guards = {name: sql for name, sql in await connection.execute(text(query))}
+        guards = {row.name: row.sql for row in await connection.execute(text(query))}
     for name in guards:
         await connection.execute(text(f"DROP TRIGGER {name}"))
     for table in tables:

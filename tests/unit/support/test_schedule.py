@@ -50,10 +50,11 @@ def test_each_group_runs_in_one_worker(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     for name in "abc":
         (folder / f"test_{name}.py").write_text("def test_it(target): pass\ndef test_again(target): pass\n")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     ran = subprocess.run(
         [sys.executable, "-m", "pytest", "-v", "-n", "2", "--dist", "loadgroup", "-p", "no:cacheprovider",
          "--import-mode=importlib"],
-        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True,
+        cwd=tmp_path, env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     workers: dict[str, set[str]] = {}
     for line in ran.stdout.splitlines():
