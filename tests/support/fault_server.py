@@ -125,6 +125,9 @@ class Exchange:
         await self.client_closed.wait()
 
     async def close(self) -> None:
+        if self._reader.exception() is not None or self._reader.at_eof():
+            # Where a write noticed it, the watcher may not have had its turn yet.
+            self.client_closed.set()
         self._watcher.cancel()
         self._writer.close()
 
