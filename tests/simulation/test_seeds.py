@@ -16,7 +16,7 @@ import pytest
 from tests.simulation.run import Report, simulate
 from tests.support.figures import record, size_of_long_run
 
-SEEDS = 120
+SEEDS = 300
 LONG_SEEDS = 10_000
 PROCESSES = 2
 CHUNK = 10
